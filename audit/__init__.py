@@ -1,0 +1,1 @@
+"""Pools on disk: read, score, estimate, decide, write, report."""

@@ -1,0 +1,1 @@
+"""Evidence about one image or one set of images."""

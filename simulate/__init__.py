@@ -1,0 +1,1 @@
+"""Autophagous loops: generators, families, theory, admissible region."""
