@@ -1,4 +1,4 @@
-"""Pools that are Hugging Face data sets: saved to disk, or in the local cache. Images are never decoded here."""
+"""Pools that are Hugging Face data sets, saved to disk or in the local cache; nothing is decoded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DatasetReader(AbstractReader):
             try:
                 value = rows[ref.offset][self.column]
             except (pa.ArrowException, OSError, IndexError) as error:
-                yield Unread("unreadable", f"the row cannot be read: {' '.join(str(error).split())[:200]}")
+                yield Unread("unreadable", f"read-error: {' '.join(str(error).split())[:200]}")
                 continue
             yield image_bytes(value, self.root)
 
@@ -86,12 +86,13 @@ def _load_saved(root: Path) -> Any:
 
 def _load_cached(name: str) -> Any:
     import datasets
+    from datasets import config
 
     path, _, split = name.partition(":")
-    # without this the library asks the hub whether the cached copy is the newest
+    # without these the library asks the hub whether the cached copy is the newest
     offline = datasets.DownloadConfig(local_files_only=True)
-    previous = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True
+    previous = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = True
     try:
         loaded = datasets.load_dataset(path, download_config=offline)
     except Exception as error:  # the library raises a dozen kinds, from httpx to its own
@@ -100,7 +101,7 @@ def _load_cached(name: str) -> Any:
             f"data set {path!r} is not in the local cache ({line}); download it first"
         ) from error
     finally:
-        datasets.config.HF_HUB_OFFLINE = previous
+        config.HF_HUB_OFFLINE = previous
     if not isinstance(loaded, datasets.DatasetDict):
         raise InputError(f"data set {path!r}: not a data set of splits")
     if not split and len(loaded) == 1:

@@ -43,13 +43,13 @@ class ParquetReader(AbstractReader):
         for source, wanted in _runs(refs):
             path = self.root / source
             n_read = 0
-            reason = "the row is not there any more"
+            reason = "cut: the row is not there any more"
             try:
                 for value in _stream_rows(path, self.column, [ref.offset for ref in wanted]):
                     yield image_bytes(value, path.parent)
                     n_read += 1
             except (pa.ArrowException, OSError) as error:
-                reason = f"Parquet file cannot be read: {' '.join(str(error).split())[:200]}"
+                reason = f"read-error: {' '.join(str(error).split())[:200]}"
             yield from (Unread("unreadable", reason) for _ in wanted[n_read:])
 
     def sidecars(self, ref: ItemRef) -> dict[str, bytes]:
@@ -136,9 +136,9 @@ def image_bytes(value: Any, folder: Path) -> bytes | Unread:
     if isinstance(value, bytes | bytearray):
         return bytes(value)
     if path is None:
-        return Unread("missing", "null in place of an image")
+        return Unread("missing", "null: no image in this row")
     if not is_inside(folder, str(path)):
-        return Unread("missing", "its path leads out of the pool's folder; not followed")
+        return Unread("missing", "outside: its path leads out of the pool's folder; not followed")
     return read_file(folder, str(path))
 
 

@@ -16,12 +16,27 @@ import pyarrow as pa
 from poolproof.errors import InputError
 
 IMAGE_SUFFIXES: Final = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .jp2 .ppm .pgm .pbm .pnm".split()
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"]
+    + [".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
 """File endings that the scorer decodes."""
 
 UNDECODED_SUFFIXES: Final = frozenset(
-    ".heic .heif .svg .svgz .psd .jxl .ico .exr .hdr .dng .cr2 .nef .eps".split()
+    [
+        ".heic",
+        ".heif",
+        ".svg",
+        ".svgz",
+        ".psd",
+        ".jxl",
+        ".ico",
+        ".exr",
+        ".hdr",
+        ".dng",
+        ".cr2",
+        ".nef",
+        ".eps",
+    ]
 )
 """Endings of images that are listed and counted as unsupported."""
 
@@ -37,8 +52,8 @@ LISTING: Final = pa.schema(
         pa.field("group", pa.int32(), nullable=False),
     ]
 )
-"""One row per item: its key, the file that holds it (relative to the root), where in that file (a byte or
-row offset), its encoded size (-1: unknown until read) and the stretch of the source that is read in one go."""
+"""One row per item: its key, the file that holds it (relative to the root), where in that file (a byte or row
+offset), its encoded size (-1: unknown until read) and the stretch of the source that is read in one go."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,7 @@ class Unread:
 
     Attributes:
         status: `missing` (not there any more, or null) or `unreadable` (there, but cannot be read).
-        reason: one line.
+        reason: `code: detail`, one line; equal codes are counted together.
     """
 
     status: str
@@ -141,7 +156,7 @@ class FolderReader(AbstractReader):
 
 
 def list_folder(root: Path) -> Pool:
-    """The pool of every image file below a folder (or of one image file), ordered by the bytes of the paths."""
+    """The pool of every image file below a folder, or of one image file, ordered by the bytes of the paths."""
     files, n_ignored = [], 0
     if root.is_file():
         root, files = root.parent, [(root.name, root.stat().st_size)]
@@ -280,16 +295,16 @@ def read_file(root: Path, source: str) -> bytes | Unread:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            return Unread("unreadable", "not a regular file")
+            return Unread("unreadable", "not-a-file: neither a file nor a link to one")
         if status.st_size > MAX_ITEM_BYTES:
-            return Unread("unsupported", f"{status.st_size} bytes; the limit is {MAX_ITEM_BYTES}")
+            return Unread("unsupported", f"too-large: {status.st_size} bytes; the limit is {MAX_ITEM_BYTES}")
         return path.read_bytes()
     except FileNotFoundError:
-        return Unread("missing", "no such file (removed, or a link to nothing)")
+        return Unread("missing", "no-file: removed, or a link to nothing")
     except PermissionError:
-        return Unread("unreadable", "permission denied")
+        return Unread("unreadable", "denied: no permission to read it")
     except OSError as error:
-        return Unread("unreadable", f"cannot be read: {error.strerror or error}")
+        return Unread("unreadable", f"read-error: {error.strerror or error}")
 
 
 def is_inside(root: Path, source: str) -> bool:
@@ -301,7 +316,7 @@ def is_inside(root: Path, source: str) -> bool:
 
 
 def _storable(path: str) -> str:
-    """The path as text that any table can hold; names that are not UTF-8 become NUL and their bytes in hex."""
+    """The path as text that any table holds; a name that is not UTF-8 becomes NUL and its bytes in hex."""
     raw = os.fsencode(path)
     try:
         return raw.decode("utf-8")
@@ -319,7 +334,7 @@ def _readable(path: str) -> str:
 
 
 def walk(root: Path) -> Iterator[tuple[str, int]]:
-    """Relative path and size of every file below the root; dangling links have size 0, hidden folders are skipped."""
+    """Relative path and size of every file below the root; a dangling link has size 0, hidden names are skipped."""
     stack = [root]
     seen = {os.path.realpath(root)}
     while stack:

@@ -104,15 +104,15 @@ def _read_members(root: Path, refs: Sequence[ItemRef]) -> Iterator[bytes | Unrea
                 try:
                     handle = (root / ref.source).open("rb")
                 except FileNotFoundError:
-                    failure = Unread("missing", "the tar is not there any more")
+                    failure = Unread("missing", "no-file: the tar is not there any more")
                 except OSError as error:
-                    failure = Unread("unreadable", f"the tar cannot be read: {error.strerror or error}")
+                    failure = Unread("unreadable", f"read-error: {error.strerror or error}")
             if handle is None:
-                yield failure or Unread("unreadable", "the tar cannot be read")
+                yield failure or Unread("unreadable", "read-error: the tar cannot be read")
             elif ref.n_bytes < 0:
-                yield Unread("unreadable", "the tar is damaged or cut here; what followed is lost")
+                yield Unread("unreadable", "cut: the tar is damaged or ends here; what followed is lost")
             elif ref.n_bytes > MAX_ITEM_BYTES:
-                yield Unread("unsupported", f"{ref.n_bytes} bytes; the limit is {MAX_ITEM_BYTES}")
+                yield Unread("unsupported", f"too-large: {ref.n_bytes} bytes; the limit is {MAX_ITEM_BYTES}")
             else:
                 handle.seek(ref.offset)
                 data = handle.read(ref.n_bytes)
@@ -120,7 +120,7 @@ def _read_members(root: Path, refs: Sequence[ItemRef]) -> Iterator[bytes | Unrea
                 yield (
                     data
                     if whole
-                    else Unread("unreadable", f"the tar is cut: {len(data)} of {ref.n_bytes} bytes are there")
+                    else Unread("unreadable", f"cut: {len(data)} of {ref.n_bytes} bytes are there")
                 )
     finally:
         if handle is not None:
@@ -140,7 +140,8 @@ def _index(path: Path) -> tuple[list[_Sample], int]:
                 if info.isfile():
                     key, ending = _split_name(info.name)
                     members.setdefault(key, []).append(Member(ending, info.offset_data, info.size))
-                tar.members = []  # tarfile keeps every header otherwise; a shard may hold 100,000
+                # tarfile keeps every header otherwise, and a shard may hold 100,000
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
             complete = _has_end_marker(path, tar.offset)
     except (tarfile.TarError, OSError, ValueError, OverflowError):
         complete = False

@@ -1,0 +1,317 @@
+"""The local engine: spawned processes that commit one file per shard, and survive what they read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+
+from poolproof.audit.evidence import STATUSES
+from poolproof.audit.files import hash_file, replace_file, write_json
+from poolproof.audit.plan import Plan
+from poolproof.audit.score import Scorer, score_shard
+
+ITEM_SECONDS: Final = 120.0
+"""An item that takes longer is taken for one that never ends; its process is killed."""
+
+_POLL_SECONDS: Final = 0.1
+_ENOSPC: Final = 28
+
+
+class EngineError(RuntimeError):
+    """The engine could not go on; what was finished stays, and the same command continues."""
+
+
+class WorkerError(RuntimeError):
+    """A bug or a full disk in a worker; carries the worker's traceback."""
+
+
+Tick = Callable[[int], None]
+"""Called with the number of items finished so far in this call."""
+
+
+def part_path(evidence: Path, index: int) -> Path:
+    """Where a shard's evidence lies."""
+    return evidence / f"part-{index:05d}.parquet"
+
+
+def done_path(evidence: Path, index: int) -> Path:
+    """The marker that says a shard's evidence is whole; written after it."""
+    return evidence / f"part-{index:05d}.done.json"
+
+
+def commit_shard(
+    plan: Plan, index: int, scorer: Scorer, evidence: Path, config_sha256: str, **options: Any
+) -> None:
+    """Scores a shard and commits it: the part under its final name, then its marker."""
+    table = score_shard(plan.shard(index), scorer, **options)
+    part = part_path(evidence, index)
+    with replace_file(part) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    statuses = Counter(table.column("status").to_pylist())
+    marker = {
+        "shard": index,
+        "items": table.num_rows,
+        "status": {status: statuses[status] for status in STATUSES},
+        "sha256": hash_file(part),
+        "plan_sha256": plan.sha256,
+        "config_sha256": config_sha256,
+    }
+    write_json(done_path(evidence, index), marker)
+
+
+def unfinished(plan: Plan, evidence: Path, config_sha256: str) -> list[int]:
+    """Shards without a marker of this plan and configuration."""
+    return [i for i in range(plan.n_shards) if not _is_done(plan, i, evidence, config_sha256)]
+
+
+def run_shards(
+    plan: Plan,
+    scorer: Scorer,
+    evidence: Path,
+    config_sha256: str,
+    *,
+    workers: int,
+    tick: Tick | None = None,
+) -> None:
+    """Scores every shard that is not done yet. The files are the same for any number of workers.
+
+    Args:
+        plan: the pinned plan.
+        scorer: what is read off the items.
+        evidence: folder of the parts; made if needed.
+        config_sha256: goes into each marker, so that a rerun with other settings is noticed.
+        workers: processes; 0 works in this one, without protection from images that kill a decoder.
+        tick: told of progress.
+
+    Raises:
+        WorkerError: a worker met a bug or a full disk.
+        EngineError: workers die without having touched an item.
+    """
+    evidence.mkdir(parents=True, exist_ok=True)
+    for leftover in evidence.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+    todo = unfinished(plan, evidence, config_sha256)
+    if workers == 0:
+        n_done = 0
+        for index in todo:
+            commit_shard(plan, index, scorer, evidence, config_sha256)
+            n_done += plan.sizes[index]
+            if tick is not None:
+                tick(n_done)
+        return
+    _Crew(plan, scorer, evidence, config_sha256, deque(todo), tick).work(min(workers, len(todo)))
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    position: Any
+    """Shared with the process: the row at hand (-1: none), and how many of the shard's items were begun."""
+    shard: int | None = None
+    last_row: int = -1
+    since: float = 0.0
+
+
+@dataclass
+class _Crew:
+    """The parent's side: hands out shards, watches the workers, replaces those that die."""
+
+    plan: Plan
+    scorer: Scorer
+    evidence: Path
+    config_sha256: str
+    todo: deque[int]
+    tick: Tick | None
+    skip: dict[int, dict[int, str]] = field(default_factory=dict)
+    deaths: Counter[tuple[int, int]] = field(default_factory=Counter)
+    n_done: int = 0
+
+    def work(self, n_workers: int) -> None:
+        workers = [self._hire() for _ in range(n_workers)]
+        try:
+            for worker in workers:
+                self._assign(worker)
+            while any(worker.shard is not None for worker in workers):
+                handles = [worker.pipe for worker in workers] + [
+                    worker.process.sentinel for worker in workers
+                ]
+                ready = wait(handles, timeout=_POLL_SECONDS)
+                for i, worker in enumerate(workers):
+                    if worker.pipe in ready or worker.process.sentinel in ready:
+                        workers[i] = self._hear(worker)
+                    elif self._is_stuck(worker):
+                        worker.process.kill()
+                if self.tick is not None:
+                    self.tick(
+                        self.n_done
+                        + sum(worker.position[1] for worker in workers if worker.shard is not None)
+                    )
+        finally:
+            for worker in workers:
+                self._dismiss(worker)
+
+    def _hire(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        position = context.RawArray("q", [-1, 0])
+        args = (theirs, position, self.plan, self.scorer, self.evidence, self.config_sha256, os.getpid())
+        process = context.Process(target=_serve, args=args, daemon=True)
+        with one_thread_each():
+            process.start()
+        theirs.close()
+        return _Worker(process, ours, position)
+
+    def _assign(self, worker: _Worker) -> None:
+        worker.shard = self.todo.popleft() if self.todo else None
+        worker.last_row, worker.since = -1, time.monotonic()
+        worker.position[0], worker.position[1] = -1, 0
+        if worker.shard is not None:
+            with contextlib.suppress(BrokenPipeError):  # a dead worker is met at its sentinel
+                worker.pipe.send((worker.shard, self.skip.get(worker.shard, {})))
+
+    def _hear(self, worker: _Worker) -> _Worker:
+        """Takes a worker's message, or its death."""
+        try:
+            failure = worker.pipe.recv()
+        except (EOFError, OSError):
+            return self._bury(worker)
+        if failure is not None:
+            raise WorkerError(failure)
+        if worker.shard is not None:
+            self.n_done += self.plan.sizes[worker.shard]
+        self._assign(worker)
+        return worker
+
+    def _bury(self, worker: _Worker) -> _Worker:
+        """Replaces a worker that died; the item it held is tried once more, then skipped."""
+        worker.process.join()
+        shard, row, code = worker.shard, int(worker.position[0]), worker.process.exitcode
+        self._dismiss(worker)
+        if shard is None:
+            return self._hire()
+        self.deaths[shard, row] += 1
+        if self.deaths[shard, row] >= 2:
+            if row < 0:
+                raise EngineError(
+                    f"workers die (exit code {code}) in shard {shard} without holding an item; "
+                    "look for too little memory or a broken install; the same command continues"
+                )
+            self.skip.setdefault(shard, {})[row] = (
+                f"killed: reading it ended the process twice ({_cause(code)})"
+            )
+        self.todo.appendleft(shard)
+        fresh = self._hire()
+        self._assign(fresh)
+        return fresh
+
+    def _is_stuck(self, worker: _Worker) -> bool:
+        row, now = int(worker.position[0]), time.monotonic()
+        if worker.shard is None or row < 0 or row != worker.last_row:
+            worker.last_row, worker.since = row, now
+            return False
+        return now - worker.since > ITEM_SECONDS
+
+    @staticmethod
+    def _dismiss(worker: _Worker) -> None:
+        worker.pipe.close()
+        worker.process.join(timeout=0.5)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.process.close()
+
+
+def _serve(
+    pipe: Connection,
+    position: Any,
+    plan: Plan,
+    scorer: Scorer,
+    evidence: Path,
+    config_sha256: str,
+    parent: int,
+) -> None:
+    """A worker: commits the shards it is sent, until the parent closes the pipe or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent takes Ctrl-C and closes the pipes
+    _die_with_parent(parent)
+
+    def progress(row: int) -> None:
+        position[0] = row
+        if row >= 0:
+            position[1] += 1
+
+    while True:
+        try:
+            index, skip = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            commit_shard(plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress)
+        except OSError as error:
+            if error.errno != _ENOSPC:
+                pipe.send(traceback.format_exc())
+                return
+            pipe.send(f"no space left on the device that holds {evidence}")
+            return
+        except BaseException:  # it goes to the parent, which raises it with this traceback
+            pipe.send(traceback.format_exc())
+            return
+        pipe.send(None)
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Makes children that start inside the block use one thread.
+
+    The cores are shared out by processes, and sums of floats come out alike whatever the number of cores.
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _die_with_parent(parent: int) -> None:
+    """Asks Linux to end this process with its parent, so that a killed run leaves nothing behind."""
+    import ctypes
+    import sys
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _is_done(plan: Plan, index: int, evidence: Path, config_sha256: str) -> bool:
+    try:
+        marker = json.loads(done_path(evidence, index).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    same = marker.get("plan_sha256") == plan.sha256 and marker.get("config_sha256") == config_sha256
+    return same and part_path(evidence, index).is_file()

@@ -1,0 +1,190 @@
+"""The answer per item: evidence and scores joined, one row each, counted on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float, Float32, Int, UInt64
+
+from poolproof.audit.evidence import ITEMS, STATUSES
+from poolproof.audit.files import replace_file
+from poolproof.audit.references import Evidence, part_features
+from poolproof.detectors.provenance import Finding, describe
+
+N_BINS: Final = 40
+
+Score = Callable[[Float32[np.ndarray, "n d"], Int[np.ndarray, " n"]], Float[np.ndarray, " n"]]
+"""Scores of items from their features and their cross-fitting folds."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What scores the items of a pool.
+
+    Attributes:
+        name: `probe` (real and synthetic references) or `real-distance` (real ones alone).
+        score: the scores that are counted and ranked.
+        knn_score: scores by nearest neighbours, None where they are not computed.
+        threshold: an item above it is flagged.
+        folds: cross-fitting folds.
+        edges: of the histogram of scores; scores beyond go to the outer bins.
+    """
+
+    name: str
+    score: Score
+    knn_score: Score | None
+    threshold: float
+    folds: int
+    edges: Float[np.ndarray, " bins"]
+
+    def histogram(self, scores: Float[np.ndarray, " n"]) -> Int[np.ndarray, " bins"]:
+        """Counts of scores by bin."""
+        inside = np.clip(scores, self.edges[0], np.nextafter(self.edges[-1], -np.inf))
+        return np.histogram(inside, self.edges)[0]
+
+
+@dataclass
+class Tally:
+    """Counts over all items of a pool.
+
+    Attributes:
+        hits: scored items with a signed, declared or marked finding.
+        flagged_rest: scored items without such a finding that the detector flags.
+        sampled: features of the rows asked for, in row order.
+    """
+
+    status: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    payloads: Counter[str] = field(default_factory=Counter)
+    tools: Counter[str] = field(default_factory=Counter)
+    tiers: Counter[str] = field(default_factory=Counter)
+    n_bytes: int = 0
+    hits: int = 0
+    flagged: int = 0
+    flagged_rest: int = 0
+    tested: int = 0
+    histogram: Int[np.ndarray, " bins"] = field(default_factory=lambda: np.zeros(N_BINS, np.int64))
+    sampled: list[Float32[np.ndarray, "n d"]] = field(default_factory=list)
+
+    @property
+    def scored(self) -> int:
+        """Distinct items that were read."""
+        return self.status["scored"]
+
+
+def write_items(
+    evidence: Evidence,
+    path: Path,
+    *,
+    duplicates: Bool[np.ndarray, " n"],
+    digests: UInt64[np.ndarray, "n 2"],
+    detector: Detector | None,
+    embedder: str,
+    sampled: Bool[np.ndarray, " n"],
+) -> Tally:
+    """Writes `items.parquet` part by part and returns the counts; memory holds one part at a time.
+
+    Args:
+        evidence: of the audited pool.
+        path: the file to write.
+        duplicates: items with the same bytes as an earlier one, by position in the plan.
+        digests: content hashes, which settle each item's fold.
+        detector: scores the items; None without references.
+        embedder: names the feature space.
+        sampled: items whose features are kept for set metrics.
+    """
+    tally = Tally()
+    start = 0
+    with replace_file(path) as temporary, pq.ParquetWriter(temporary, ITEMS, compression="zstd") as writer:
+        for part in evidence.parts():
+            here = slice(start, start + part.num_rows)
+            start += part.num_rows
+            rows = part.select([name for name in ITEMS.names if name in part.schema.names]).to_pylist()
+            findings = part.column("findings").to_pylist()
+            for row, found, repeated in zip(rows, findings, duplicates[here], strict=True):
+                if repeated:
+                    row.update(status="duplicate", reason="duplicate: same bytes as an earlier item")
+                row["evidence"] = _describe(row, found)
+                _count(tally, row, found)
+            scored = np.array([row["status"] == "scored" for row in rows])
+            features = part_features(part, embedder, scored)
+            if detector is not None and len(features):
+                _score(rows, scored, features, detector, digests[here], tally)
+            if sampled[here].any():
+                tally.sampled.append(features[sampled[here][scored]])
+            writer.write_table(pa.Table.from_pylist(rows, schema=ITEMS), row_group_size=max(1, len(rows)))
+    return tally
+
+
+def _score(
+    rows: list[dict[str, Any]],
+    scored: Bool[np.ndarray, " n"],
+    features: Float32[np.ndarray, "m d"],
+    detector: Detector,
+    digests: UInt64[np.ndarray, "n 2"],
+    tally: Tally,
+) -> None:
+    from poolproof.audit.references import fold_of
+
+    folds = fold_of(digests[scored], detector.folds)
+    scores = detector.score(features, folds)
+    knn = detector.knn_score(features, folds) if detector.knn_score is not None else [None] * len(scores)
+    rest = []
+    for position, score, by_neighbours in zip(np.flatnonzero(scored), scores, knn, strict=True):
+        row = rows[position]
+        flagged = bool(score > detector.threshold)
+        row.update(score=float(score), flagged=flagged)
+        if by_neighbours is not None:
+            row["knn_score"] = float(by_neighbours)
+        hit = is_hit(row)
+        tally.flagged += flagged
+        tally.flagged_rest += flagged and not hit
+        rest.append(not hit)
+    tally.histogram = tally.histogram + detector.histogram(np.asarray(scores, float))
+
+
+def is_hit(row: dict[str, Any]) -> bool:
+    """Whether a signed, declared or marked finding says that the item is synthetic."""
+    return bool(row["signed"] or row["declared"] or row["marked"])
+
+
+def _count(tally: Tally, row: dict[str, Any], findings: list[dict[str, Any]] | None) -> None:
+    status = row["status"]
+    tally.status[status] += 1
+    tally.n_bytes += row["n_bytes"] or 0
+    if status != "scored":
+        code = (row["reason"] or "").partition(":")[0]
+        tally.reasons[f"{status}: {code}"] += 1
+        return
+    tally.formats[row["format"]] += 1
+    tally.hits += is_hit(row)
+    tally.tested += row["mark_pvalue"] is not None
+    for tier in ("signed", "declared", "marked"):
+        tally.tiers[tier] += bool(row[tier])
+    if row["marked"]:
+        tally.payloads[row["mark_payload"]] += 1
+    if row["declared"]:
+        stated = [f for f in findings or [] if f["tier"] == "declared" and f["synthetic"]]
+        tally.tools[f"{stated[0]['source']} {stated[0]['field']}"] += 1
+
+
+def _describe(row: dict[str, Any], findings: list[dict[str, Any]] | None) -> str | None:
+    """The strongest evidence in words: signed, declared, then marked."""
+    told = describe(tuple(Finding(**finding) for finding in findings or []))
+    marked = f"marked: {row['mark_payload']}, p = {row['mark_pvalue']:.1e}" if row["marked"] else None
+    return told if told is not None and (row["signed"] or row["declared"]) else marked or told
+
+
+def check_balance(tally: Tally, n_items: int) -> None:
+    """Fails where the five statuses do not add up to the plan: a bug, never the user's doing."""
+    counted = sum(tally.status[status] for status in STATUSES)
+    if counted != n_items or set(tally.status) - set(STATUSES):
+        raise RuntimeError(f"{counted} items counted, {n_items} planned: {dict(tally.status)}")

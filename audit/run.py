@@ -1,0 +1,289 @@
+"""The main job: audit a pool, end to end, in a folder that a stopped run continues from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from poolproof.audit.engine import run_shards, unfinished
+from poolproof.audit.estimate import Calibration, Share, calibrate, estimate_share
+from poolproof.audit.files import hash_json, write_json
+from poolproof.audit.items import Detector, Tally, check_balance, write_items
+from poolproof.audit.plan import Plan, make_plan, read_plan
+from poolproof.audit.pool import open_pool
+from poolproof.audit.progress import AbstractProgress, Silence
+from poolproof.audit.references import Evidence, Reference, find_duplicates, read_digests, read_reference
+from poolproof.audit.score import Scorer
+from poolproof.audit.sets import compare_sets
+from poolproof.audit.spec import AuditSpec, check_spec
+from poolproof.audit.summary import Audit, summarise
+from poolproof.detectors.embed import resolve_embedder
+from poolproof.detectors.forensic import FORENSIC_NAME
+from poolproof.errors import InputError
+
+SET_SAMPLE: Final = 5000
+"""Most items a side for precision and recall. Both sides are of one size, since the figures depend on it."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where things lie in a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings."""
+        return self.path / "run.json"
+
+    @property
+    def report(self) -> Path:
+        """The report for machines."""
+        return self.path / "report.json"
+
+    @property
+    def items(self) -> Path:
+        """The answer per item."""
+        return self.path / "items.parquet"
+
+    def folder(self, role: str) -> Path:
+        """Where the plan and evidence of the pool or of a reference lie."""
+        return self.path if role == "pool" else self.path / "references" / role
+
+    def plan(self, role: str = "pool") -> Plan:
+        """The pinned plan of the pool or of a reference."""
+        return read_plan(self.folder(role) / "plan.parquet")
+
+    def evidence(self, role: str = "pool") -> Evidence:
+        """The evidence of the pool or of a reference."""
+        return Evidence(self.plan(role), self.folder(role) / "evidence")
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of an earlier call.
+
+        Raises:
+            InputError: the folder is not a run.
+        """
+        try:
+            return json.loads(self.config.read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(
+                f"{str(self.path)!r} is not a run; give a folder that `poolproof audit` wrote"
+            ) from error
+        except ValueError as error:
+            raise InputError(
+                f"{str(self.config)!r} is damaged ({error}); remove the run and start again"
+            ) from error
+
+
+def audit_pool(
+    spec: AuditSpec, *, command: str = "", progress: AbstractProgress | None = None
+) -> dict[str, Any]:
+    """The report of an audit, as written to `OUT/report.json`.
+
+    A run that was stopped goes on where it was. Evidence is committed shard by shard; what follows from it is
+    computed anew at each call, so a reference can be added to a finished run without reading the pool again.
+
+    Args:
+        spec: what to audit.
+        command: the command line that asked for it, for the report.
+        progress: told of the stages and items.
+
+    Raises:
+        InputError: the pool or a reference cannot be used, or the run was made with other settings.
+    """
+    started = time.monotonic()
+    progress = progress or Silence()
+    check_spec(spec)
+    run = RunFolder(spec.out)
+    run.path.mkdir(parents=True, exist_ok=True)
+    with _lock(run.path):
+        embedder, note = resolve_embedder(_pinned(run, "embedder") or spec.embedder)
+        scorer = Scorer(embedder)
+        settings = _settings(spec, embedder, scorer)
+        _check_same(run, settings)
+        roles = {"pool": spec.pool, "real": spec.real, "synthetic": spec.synthetic}
+        streams = dict(zip((*roles, "folds", "sets"), np.random.default_rng(spec.seed).spawn(5), strict=True))
+        plans: dict[str, Plan] = {}
+        for role, path in roles.items():
+            if path is not None:
+                sample = spec.sample if role == "pool" else None
+                plans[role] = _plan(run.folder(role), path, spec, sample, streams[role])
+        write_json(run.config, settings)
+        for role, plan in plans.items():
+            scan(run, role, plan, scorer, hash_json(scan_settings(scorer)), spec.workers, progress)
+        with progress.stage("fitting the detector"):
+            digests, scored = read_digests(run.evidence())
+            references = {
+                role: read_reference(run.evidence(role), path, role, embedder, digests)
+                for role, path in roles.items()
+                if role != "pool" and path is not None
+            }
+            calibration, why = calibrate(
+                references.get("real"), references.get("synthetic"), rng=streams["folds"]
+            )
+        with progress.stage("scoring the items"):
+            real = references.get("real")
+            duplicates = find_duplicates(digests, scored)
+            sampled = _draw(scored & ~duplicates, real, streams["sets"])
+            detector = calibration.detector if calibration else None
+            tally = _write_items(run, detector, embedder, duplicates, digests, sampled)
+            check_balance(tally, plans["pool"].n_items)
+        with progress.stage("comparing the sets"):
+            sets = compare_sets(tally.sampled, real, embedder, rng=streams["sets"])
+        audit = Audit(
+            spec=spec,
+            embedder=embedder,
+            plan=plans["pool"],
+            tally=tally,
+            calibration=calibration,
+            share=_share(tally, calibration, why, plans["pool"], spec.level),
+            references=references,
+            sets=sets,
+            notes=tuple(filter(None, [note, *_notes(references, plans["pool"])])),
+            settings=settings,
+            weights_sha256=scorer.model.weights_sha256 if scorer.model else None,
+            command=command,
+            seconds=time.monotonic() - started,
+        )
+        report = summarise(audit)
+        write_json(run.report, report)
+    return report
+
+
+def scan(
+    run: RunFolder,
+    role: str,
+    plan: Plan,
+    scorer: Scorer,
+    config_sha256: str,
+    workers: int | None,
+    progress: AbstractProgress,
+) -> None:
+    """Commits the evidence of every shard that has none yet."""
+    evidence = run.folder(role) / "evidence"
+    todo = unfinished(plan, evidence, config_sha256)
+    before = plan.n_items - sum(plan.sizes[i] for i in todo)
+    n_workers = workers if workers is not None else len(os.sched_getaffinity(0))
+    label = "reading the pool" if role == "pool" else f"reading the {role} reference"
+    with progress.items(label, plan.n_items, before) as tick:
+        run_shards(plan, scorer, evidence, config_sha256, workers=n_workers, tick=tick)
+
+
+def scan_settings(scorer: Scorer) -> dict[str, Any]:
+    """What the evidence of an item depends on, apart from its bytes."""
+    return {
+        "embedder": scorer.embedder,
+        "forensic": FORENSIC_NAME,
+        "payloads": [payload.name for payload in scorer.payloads],
+    }
+
+
+def _settings(spec: AuditSpec, embedder: str, scorer: Scorer) -> dict[str, Any]:
+    values = asdict(spec) | {"embedder": embedder} | scan_settings(scorer)
+    del values["out"], values["workers"]
+    for role in ("pool", "real", "synthetic"):
+        if values[role] is not None and Path(values[role]).exists():
+            values[role] = str(Path(values[role]).resolve())
+    return values
+
+
+def _pinned(run: RunFolder, name: str) -> str | None:
+    return run.settings().get(name) if run.config.is_file() else None
+
+
+def _check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
+    """Refuses to continue a run whose evidence would not fit the settings."""
+    if not run.config.is_file():
+        return
+    earlier = run.settings()
+    for name, value in settings.items():
+        old = earlier.get(name)
+        added = name in ("real", "synthetic") and old is None
+        if old != value and not added and name != "level":
+            raise InputError(
+                f"{str(run.path)!r} was made with {name} = {old!r}, now it is {value!r}; "
+                "give the same settings to continue, or another --out"
+            )
+
+
+def _plan(folder: Path, path: str, spec: AuditSpec, sample: int | None, rng: np.random.Generator) -> Plan:
+    """The pinned plan where there is one, else a new one."""
+    file = folder / "plan.parquet"
+    if file.is_file():
+        return read_plan(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    return make_plan(open_pool(path), file, rng=rng, shard_size=spec.shard_size, sample=sample)
+
+
+def _write_items(
+    run: RunFolder,
+    detector: Detector | None,
+    embedder: str,
+    duplicates: np.ndarray,
+    digests: np.ndarray,
+    sampled: np.ndarray,
+) -> Tally:
+    return write_items(
+        run.evidence(),
+        run.items,
+        duplicates=duplicates,
+        digests=digests,
+        detector=detector,
+        embedder=embedder,
+        sampled=sampled,
+    )
+
+
+def _draw(countable: np.ndarray, real: Reference | None, rng: np.random.Generator) -> np.ndarray:
+    """Which items are compared with the real reference: as many as it has, at most `SET_SAMPLE`."""
+    chosen = np.zeros(len(countable), bool)
+    if real is not None:
+        candidates = np.flatnonzero(countable)
+        n = min(len(candidates), len(real.features), SET_SAMPLE)
+        chosen[rng.choice(candidates, size=n, replace=False)] = True
+    return chosen
+
+
+def _share(
+    tally: Tally, calibration: Calibration | None, why: str | None, plan: Plan, level: float
+) -> Share | None:
+    return estimate_share(tally, calibration, why, sample=plan.meta["sample"], level=level)
+
+
+def _notes(references: Mapping[str, Reference], plan: Plan) -> Iterator[str]:
+    for role, reference in references.items():
+        if reference.n_overlap:
+            yield (
+                f"{reference.n_overlap} of {reference.n_scored} {role} reference images are in the pool too; "
+                "they were not used for calibration"
+            )
+    if plan.meta["n_ignored"]:
+        yield f"{plan.meta['n_ignored']} files of the pool are not images and were not read"
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Holds the run for this process; two at once would do the work twice.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    import fcntl
+
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is working on {str(folder)!r}; wait for it, or give another --out"
+            ) from error
+        yield

@@ -1,0 +1,61 @@
+"""What to audit and how."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from poolproof.audit.plan import DEFAULT_SHARD_SIZE
+from poolproof.errors import InputError
+
+
+@dataclass(frozen=True)
+class AuditSpec:
+    """What to audit and how; equal to the command's flags.
+
+    Args:
+        pool: a folder, tars, Parquet or data set; see `open_pool`.
+        out: the run's folder, made if needed.
+        real: a reference pool of real images, disjoint from the pool.
+        synthetic: a reference pool of synthetic images like those expected in the pool.
+        embedder: `auto`, `forensic` or `clip:MODEL/WEIGHTS`.
+        sample: audit so many items, drawn uniformly; None for all.
+        level: confidence level of the interval, in (0, 1).
+        workers: processes; 0 for this one, None for one a core.
+        shard_size: items a shard.
+        seed: of the sample, the folds and the subsamples.
+    """
+
+    pool: str
+    out: Path
+    real: str | None = None
+    synthetic: str | None = None
+    embedder: str = "auto"
+    sample: int | None = None
+    level: float = 0.95
+    workers: int | None = None
+    shard_size: int = DEFAULT_SHARD_SIZE
+    seed: int = 0
+
+
+def check_spec(spec: AuditSpec) -> None:
+    """Raises InputError for a setting out of range, or a reference that is the pool itself."""
+    if not 0 < spec.level < 1:
+        raise InputError(f"--level is {spec.level}; it must lie between 0 and 1, for example 0.95")
+    if spec.workers is not None and spec.workers < 0:
+        raise InputError(f"--workers is {spec.workers}; it must be 0 or more")
+    if spec.seed < 0:
+        raise InputError(f"--seed is {spec.seed}; it must be 0 or more")
+    named = {"pool": spec.pool, "--real": spec.real, "--synthetic": spec.synthetic}
+    real_paths = {name: os.path.realpath(path) for name, path in named.items() if path is not None}
+    for name, path in real_paths.items():
+        for other, other_path in real_paths.items():
+            if name < other and path == other_path:
+                raise InputError(
+                    f"{name} and {other} are the same pool, {path!r}; a reference must be disjoint"
+                )
+    if os.path.realpath(spec.out) in real_paths.values():
+        raise InputError(
+            f"--out is {str(spec.out)!r}, an input; nothing is written there, give another folder"
+        )

@@ -1,0 +1,104 @@
+"""The network of the diffusion model, as functions of named weights. No global random state is used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+EMBEDDING: Final = 128
+"""Length of the embedding of noise level and class."""
+
+
+def torch_generator(rng: np.random.Generator) -> torch.Generator:
+    """A generator of random tensors, seeded from `rng`."""
+    import torch
+
+    return torch.Generator().manual_seed(int(rng.integers(2**63)))
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Torch runs on `n` threads inside, and on as many as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def weight_shapes(n_pixels: int, width: int, n_blocks: int, n_classes: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights by name. The class table has one more row, for no class."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "class": (n_classes + 1, EMBEDDING),
+        "time": (EMBEDDING, EMBEDDING),
+        "enter.weight": (width, n_pixels),
+        "enter.bias": (width,),
+    }
+    for block in range(n_blocks):
+        shapes |= {
+            f"block{block}.weight": (width, width),
+            f"block{block}.bias": (width,),
+            f"block{block}.condition": (width, EMBEDDING),
+            f"block{block}.back": (width, width),
+        }
+    return shapes | {"leave.weight": (n_pixels, width), "leave.bias": (n_pixels,)}
+
+
+def initial_weights(shapes: dict[str, tuple[int, ...]], generator: torch.Generator) -> torch.Tensor:
+    """Random weights, all in one vector; blocks start as the identity and the output as 0."""
+    import torch
+
+    parts = []
+    for name, shape in shapes.items():
+        part = torch.zeros(shape, dtype=torch.float32)
+        if not name.endswith(("bias", "back", "leave.weight")):
+            scale = 1.0 if name == "class" else shape[1] ** -0.5
+            part.normal_(0, scale, generator=generator)
+        parts.append(part.flatten())
+    return torch.cat(parts)
+
+
+def unpack(vector: torch.Tensor, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """The weights by name, as views of the vector that holds them all."""
+    parts = vector.split([math.prod(shape) for shape in shapes.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+def velocity(
+    weights: dict[str, torch.Tensor], noisy: torch.Tensor, times: torch.Tensor, conditions: torch.Tensor
+) -> torch.Tensor:
+    """Velocity at noisy images, by a residual network over all pixels at once.
+
+    Args:
+        weights: by name, see `weight_shapes`.
+        noisy: images, one per row.
+        times: noise level of each image, 0 to the number of levels less 1.
+        conditions: row of the class table for each image.
+    """
+    import torch
+    from torch.nn.functional import layer_norm, linear, silu
+
+    half = EMBEDDING // 2
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(1000) / half))
+    angles = times[:, None].to(torch.float32) * frequencies
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    condition = silu(linear(waves, weights["time"]) + weights["class"][conditions])
+    state = linear(noisy, weights["enter.weight"], weights["enter.bias"])
+    size = (state.shape[1],)
+    block = 0
+    while (name := f"block{block}") + ".weight" in weights:
+        inner = linear(layer_norm(state, size), weights[f"{name}.weight"], weights[f"{name}.bias"])
+        inner = silu(inner + linear(condition, weights[f"{name}.condition"]))
+        state = state + linear(inner, weights[f"{name}.back"])
+        block += 1
+    return linear(layer_norm(state, size), weights["leave.weight"], weights["leave.bias"])

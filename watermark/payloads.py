@@ -1,0 +1,185 @@
+"""The registry of public payloads: bits that known generators write into every image they make."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, final
+
+from poolproof.errors import InputError
+
+MIN_FREE_BITS: Final = 20
+"""Fewest free bits of a payload: with fewer, not even a perfect match is rarer than one in a million."""
+
+MAX_BITS: Final = 1000
+"""Most bits of a payload: the exact tail counts 2^bits payloads in floating point."""
+
+_LONG_TEXT: Final = 8
+"""Characters from which on the top three bits of every byte count as fixed."""
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "algorithm": ("dwtDct",),
+    "array": ("uint8", "float32"),
+    "channels": ("BGR", "RGB"),
+}
+_BIT_KEYS: Final = ("text", "hex", "bits")
+_OPTIONAL: Final = ("producers", "first", "last", "source", "n_bits")
+
+
+@final
+@dataclass(frozen=True)
+class Payload:
+    """One public payload and who writes it.
+
+    Args:
+        name: unique in its registry.
+        bits: 0 and 1, in the order of writing.
+        free: whether a bit could have been otherwise. False for the top bit of every byte of a text, which is 0
+            in all of ASCII, and in texts of eight and more characters for the next two bits as well.
+        algorithm: how it is written.
+        array: element type of the array that the producers hand to the writer.
+        channels: channel order of that array.
+        producers: programs known to write it.
+        first: first release or date known to write it, None where unknown.
+        last: last release or date known to write it, None where unknown or still written.
+        source: where the payload can be read.
+    """
+
+    name: str
+    bits: tuple[int, ...]
+    free: tuple[bool, ...]
+    algorithm: str = "dwtDct"
+    array: str = "uint8"
+    channels: str = "BGR"
+    producers: tuple[str, ...] = ()
+    first: str | None = None
+    last: str | None = None
+    source: str = ""
+
+    @property
+    def period(self) -> int:
+        """Blocks after which the bits repeat."""
+        return len(self.bits)
+
+
+def load_payloads(path: Path | str | None = None) -> tuple[Payload, ...]:
+    """The payloads of a TOML registry, in its order.
+
+    Args:
+        path: a registry with the fields of the packaged `payloads.toml`, or None for the packaged one. To search
+            for both, add the two tuples.
+
+    Raises:
+        InputError: the file cannot be read, or an entry cannot be used.
+    """
+    origin = "payloads.toml" if path is None else str(path)
+    try:
+        if path is None:
+            text = files("poolproof.watermark").joinpath("payloads.toml").read_text(encoding="utf-8")
+        else:
+            text = Path(path).read_text(encoding="utf-8")
+        document = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            f"payloads: got {origin} ({error}), allowed a TOML file in UTF-8; check the path and the syntax"
+        ) from error
+    entries = document.get("payload")
+    if not isinstance(entries, list) or not entries or set(document) != {"payload"}:
+        raise InputError(
+            f"{origin}: got tables {sorted(document)}, allowed one or more [[payload]] entries and nothing else; "
+            "see the packaged payloads.toml"
+        )
+    payloads = tuple(_payload(entry, f"{origin}, payload {n}") for n, entry in enumerate(entries, start=1))
+    names = [payload.name for payload in payloads]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{origin}: got the name {twice[0]!r} twice, allowed once; rename one entry")
+    return payloads
+
+
+def _payload(entry: Any, where: str) -> Payload:
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: got {entry!r}, allowed a table; write it under [[payload]]")
+    unknown = sorted(set(entry) - {"name", *_CHOICES, *_BIT_KEYS, *_OPTIONAL})
+    if unknown:
+        raise InputError(
+            f"{where}: got the field {unknown[0]!r}, allowed name, {', '.join((*_CHOICES, *_BIT_KEYS, *_OPTIONAL))}; "
+            "remove or rename it"
+        )
+    name = _text(entry, "name", where)
+    chosen = {key: _text(entry, key, where) for key in _CHOICES}
+    for key, value in chosen.items():
+        if value not in _CHOICES[key]:
+            raise InputError(f"{where}, {key}: got {value!r}, allowed {', '.join(_CHOICES[key])}; choose one")
+    bits, free = _bits(entry, where)
+    if sum(free) < MIN_FREE_BITS or len(bits) > MAX_BITS or len(set(bits)) < 2:
+        raise InputError(
+            f"{where}: got {len(bits)} bits, {sum(free)} of them free, allowed {MIN_FREE_BITS} free to {MAX_BITS} "
+            "bits with both values; shorter or constant payloads cannot be told from chance"
+        )
+    producers = entry.get("producers", [])
+    if not isinstance(producers, list) or not all(isinstance(item, str) for item in producers):
+        raise InputError(f"{where}, producers: got {producers!r}, allowed a list of texts; correct it")
+    return Payload(
+        name=name,
+        bits=bits,
+        free=free,
+        producers=tuple(producers),
+        first=_text(entry, "first", where) if "first" in entry else None,
+        last=_text(entry, "last", where) if "last" in entry else None,
+        source=_text(entry, "source", where) if "source" in entry else "",
+        **chosen,
+    )
+
+
+def _text(entry: dict[str, Any], key: str, where: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{where}, {key}: got {value!r}, allowed a text that is not empty; add it")
+    return value
+
+
+def _bits(entry: dict[str, Any], where: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """The payload's bits and which of them are free, from the one field that states them."""
+    given = [key for key in _BIT_KEYS if key in entry]
+    if len(given) != 1:
+        raise InputError(f"{where}: got {given or 'no bits'}, allowed exactly one of text, hex, bits; keep one")
+    key = given[0]
+    value = _text(entry, key, where)
+    if key == "text":
+        if not value.isascii():
+            raise InputError(f"{where}, text: got {value!r}, allowed ASCII; give the bytes as hex")
+        digits = "".join(f"{byte:08b}" for byte in value.encode("ascii"))
+        # Bits 2 and 3 of a byte tell digits, capitals and small letters apart and hardly change along a text. An
+        # image with stripes of 64 pixels repeats such a pattern: with them, stripes of chance colours reach one in
+        # a million on a text of 17 characters. A short text repeats little and needs these bits.
+        fixed = 3 if len(value) >= _LONG_TEXT else 1
+        free = tuple(place % 8 >= fixed for place in range(len(digits)))
+    elif key == "hex":
+        digits = _hex_digits(value, entry.get("n_bits"), where)
+        free = (True,) * len(digits)
+    else:
+        if set(value) - {"0", "1"}:
+            raise InputError(f"{where}, bits: got {value!r}, allowed the digits 0 and 1; correct it")
+        digits = value
+        free = (True,) * len(digits)
+    stated = entry.get("n_bits", len(digits))
+    if type(stated) is not int or stated != len(digits):
+        raise InputError(f"{where}, n_bits: got {stated!r}, allowed {len(digits)} for this {key}; correct one")
+    return tuple(int(digit) for digit in digits), free
+
+
+def _hex_digits(value: str, n_bits: Any, where: str) -> str:
+    """Binary digits of a hexadecimal payload. The length must be stated: leading zeros belong to the payload."""
+    if type(n_bits) is not int or not 0 < n_bits <= MAX_BITS:
+        raise InputError(f"{where}, n_bits: got {n_bits!r}, allowed 1 to {MAX_BITS}; hex needs its number of bits")
+    try:
+        number = int.from_bytes(bytes.fromhex(value.rjust(len(value) + len(value) % 2, "0")))
+    except ValueError as error:
+        raise InputError(f"{where}, hex: got {value!r}, allowed digits 0-9 and a-f; correct it") from error
+    if number >> n_bits:
+        raise InputError(f"{where}, hex: got {value!r}, allowed {n_bits} bits as n_bits says; correct one")
+    return f"{number:0{n_bits}b}"
