@@ -75,8 +75,8 @@ def estimate_share(
 ) -> Share | None:
     """The share among the scored items; None where not one was scored.
 
-    Items with a signed, declared or marked finding count as synthetic. The share among the rest comes from the
-    detector's flags, corrected by its error rates; without references it may be anything.
+    Items with a signed, declared or marked finding count as synthetic. The share among the rest comes from
+    the detector's flags, corrected by its error rates; without references it may be anything.
 
     Args:
         tally: counts over the audited items.

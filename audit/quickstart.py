@@ -24,8 +24,10 @@ from poolproof.watermark.payloads import Payload, load_payloads
 LEVELS: Final = 16
 """Largest grey level of the digits."""
 
-PAPER: Final = (236, 231, 220)
-INK: Final = (38, 42, 60)
+# Both colours, and all between them, have U near 130 in YUV. That lies in the lower half of a step of the public
+# mark, where flat areas take both bits. In the upper half, bit 0 would be lost: see `embed_dwt`.
+PAPER: Final = (232, 233, 238)
+INK: Final = (40, 42, 47)
 
 TRUTH_RANGE: Final = (0.2, 0.4)
 """The share is drawn uniformly from here."""

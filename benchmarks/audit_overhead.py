@@ -1,8 +1,8 @@
 """What the audit's pass costs beyond its kernels: `python benchmarks/audit_overhead.py [--data DIR]`.
 
-Runs, in turn and in one process tree, the pass (`run_shards`: plan, reading, hashing, status, evidence, commits) and a bare
-loop that does nothing but the same decode and kernels file by file. Both start spawned processes with one thread each,
-and both pay for the start. Prints images per second and ratios; nothing is asserted.
+Runs, in turn and in one process tree, the pass (`run_shards`: plan, reading, hashing, status, evidence, commits)
+and a bare loop that does nothing but the same decode and kernels file by file. Both start spawned processes with
+one thread each, and both pay for the start. Prints images per second and ratios; nothing is asserted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def make_images(folder: Path, n: int, source: Path | None, rng: np.random.Genera
             pixels = picture[top : top + height, left : left + width]
         else:
             coarse = rng.integers(0, 256, size=(24, 24, 3), dtype=np.uint8)
-            pixels = np.asarray(Image.fromarray(coarse).resize((int(width), int(height)), Image.Resampling.BICUBIC))
+            size = (int(width), int(height))
+            pixels = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
         Image.fromarray(pixels).save(folder / f"{i:05d}.jpg", quality=90)
 
 
@@ -82,7 +83,7 @@ def time_pass(pool: Path, workers: int) -> float:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The audit's pass beside its bare kernels.")
     parser.add_argument("--data", type=Path, help="folder with kodak/*.png; without it, smooth noise")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
@@ -102,7 +103,8 @@ def main() -> None:
         spread = ", ".join(f"{value:.0f}" for value in rates[what, workers])
         print(f"{what:5} {workers} worker{'s' * (workers > 1)}  {rate:7.1f} images/s   ({spread})")
     for workers in (1, 2):
-        print(f"pass / bare loop, {workers} worker{'s' * (workers > 1)}: {median['pass', workers] / median['bare', workers]:.3f}")
+        ratio = median["pass", workers] / median["bare", workers]
+        print(f"pass / bare loop, {workers} worker{'s' * (workers > 1)}: {ratio:.3f}")
     print(f"2 workers / 1 worker, pass: {median['pass', 2] / median['pass', 1]:.3f}")
     print(f"2 workers / 1 worker, bare: {median['bare', 2] / median['bare', 1]:.3f}")
 

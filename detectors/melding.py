@@ -56,8 +56,8 @@ class Rate:
         high: upper end of the effective support.
     """
 
-    a: float
-    b: float
+    a: int
+    b: int
     low: float
     high: float
 
@@ -90,7 +90,7 @@ class Rate:
         return np.exp(xlogy(self.a - 1, x) + xlog1py(self.b - 1, -x) - betaln(self.a, self.b))
 
 
-def beta(a: float, b: float) -> Rate:
+def beta(a: int, b: int) -> Rate:
     """Return Beta(a, b) as a confidence distribution of a rate; a = 0 is the point 0, b = 0 the point 1."""
     from scipy.special import betaincinv
 
@@ -110,10 +110,10 @@ def upper_draw(x: int, n: int) -> Rate:
     return beta(x + 1, n - x)
 
 
-CERTAIN: Final = Rate(1.0, 0.0, 1.0, 1.0)
+CERTAIN: Final = Rate(1, 0, 1.0, 1.0)
 """The rate 1, known without error."""
 
-NEVER: Final = Rate(0.0, 1.0, 0.0, 0.0)
+NEVER: Final = Rate(0, 1, 0.0, 0.0)
 """The rate 0, known without error."""
 
 

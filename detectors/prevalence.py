@@ -163,7 +163,9 @@ def _wald(
     return _clip(share - half), _clip(share + half)
 
 
-def _standard_error(share: float, q: float, n_q: float, t: float, n_t: float, f: float, n_f: float) -> float:
+def _standard_error(
+    share: float, q: float, n_q: float | int, t: float, n_t: int, f: float, n_f: int
+) -> float:
     """Return the delta-method standard error of (q - f)/(t - f) for three independent proportions."""
     variance = q * (1 - q) / n_q + share**2 * t * (1 - t) / n_t + (1 - share) ** 2 * f * (1 - f) / n_f
     return math.sqrt(variance) / (t - f)

@@ -145,12 +145,12 @@ def _names_generator(value: str, block: Mapping[str, str]) -> bool:
 
 
 # Text that Stable Diffusion web UIs write: the step count and one of the settings always written beside it.
-_A1111 = _finds(r"\bSteps: ?\d", r"\b(?:Sampler|Seed|CFG scale): ?\S")
+_A1111 = _finds(r"Steps: ?\d", r"(?:Sampler|Seed|CFG scale): ?\S")
 _COMFY_GRAPH = _begins_and_has("{", '"class_type"')
 # GB 45438-2025, annex E. Labels 2 and 3 state less than 1: possible and suspected synthesis.
-_AIGC_KEYS = r"\b(?:ContentProducer|ServiceProvider|ProduceID)\b"
-_AIGC = _finds(_AIGC_KEYS, r"\bLabel\"?\s{0,4}[:=]\s{0,4}\"?[^\s\"23]")
-_AIGC_MAYBE = _finds(_AIGC_KEYS, r"\bLabel\"?\s{0,4}[:=]\s{0,4}\"?[23]\b")
+_AIGC_KEYS = r"ContentProducer|ServiceProvider|ProduceID"
+_AIGC = _finds(r"Label\"?\s{0,4}[:=]\s{0,4}\"?[^\s\"23]", _AIGC_KEYS)
+_AIGC_MAYBE = _finds(r"Label\"?\s{0,4}[:=]\s{0,4}\"?[23]\b", _AIGC_KEYS)
 _ORIGIN_TAGS = ("Make", "Model", "ImageDescription")
 
 RULES: tuple[Rule, ...] = (
@@ -357,7 +357,7 @@ _ACCEPTED_FAILURES = (
     "cawg.",
     "assertion.action.malformed",
 )
-_PASSES = ("validated", "match", "trusted", "insideValidity", "accessible", "notRevoked")
+_PASSES = frozenset({"validated", "match", "trusted", "insideValidity", "accessible", "notRevoked"})
 _MAX_MANIFESTS = 256
 
 
@@ -463,8 +463,11 @@ def _recorded_fault(ingredient: dict[str, Any]) -> str | None:
     """First failed check that the signer recorded when the ingredient was added."""
     results = _dict(_dict(ingredient.get("validation_results")).get("activeManifest"))
     codes = _codes(results.get("failure")) + _codes(ingredient.get("validation_status"))
-    failed = [c for c in codes if not c.startswith(_ACCEPTED_FAILURES) and not c.endswith(_PASSES)]
-    return f"signature broken when it was added: {failed[0]}" if failed else None
+    for code in codes:
+        # Older manifests list the checks that passed beside those that failed.
+        if not code.startswith(_ACCEPTED_FAILURES) and code.rsplit(".", 1)[-1] not in _PASSES:
+            return f"signature broken when it was added: {code}"
+    return None
 
 
 def _read_statements(manifest: dict[str, Any]) -> Iterator[tuple[str, str, bool, Confidence]]:

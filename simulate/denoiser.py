@@ -74,10 +74,10 @@ def unpack(vector: torch.Tensor, shapes: dict[str, tuple[int, ...]]) -> dict[str
     return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
-def velocity(
+def predict(
     weights: dict[str, torch.Tensor], noisy: torch.Tensor, times: torch.Tensor, conditions: torch.Tensor
 ) -> torch.Tensor:
-    """Velocity at noisy images, by a residual network over all pixels at once.
+    """The target (image, noise or velocity) at noisy images, by a residual network over all pixels at once.
 
     Args:
         weights: by name, see `weight_shapes`.

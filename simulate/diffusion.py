@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
@@ -13,16 +13,19 @@ from jaxtyping import Float, Float32, Int
 from poolproof.errors import InputError
 from poolproof.simulate.denoiser import (
     initial_weights,
+    predict,
     threads,
     torch_generator,
     unpack,
-    velocity,
     weight_shapes,
 )
 from poolproof.simulate.generator import AbstractGenerator, Images
 
 if TYPE_CHECKING:
     import torch
+
+TARGETS: Final[Mapping[str, str]] = {"image": "sample", "noise": "epsilon", "velocity": "v_prediction"}
+"""What the denoiser predicts, and the schedulers' word for it."""
 
 SAMPLING_BATCH: Final = 2048
 """Images that are denoised together; bounds memory."""
@@ -37,6 +40,8 @@ class DiffusionSpec:
 
     Attributes:
         n_timesteps: levels of noise in training, 2 or more.
+        target: what the denoiser predicts: `image`, `noise` or `velocity`. With few images and steps, `image` gives
+            the cleanest samples and `velocity` the most varied.
         n_sampling_steps: denoising steps per sample, 1 to `n_timesteps`.
         width: units per hidden layer of the denoiser.
         n_blocks: residual blocks of the denoiser.
@@ -50,6 +55,7 @@ class DiffusionSpec:
     """
 
     n_timesteps: int = 500
+    target: str = "image"
     n_sampling_steps: int = 50
     width: int = 256
     n_blocks: int = 3
@@ -64,6 +70,8 @@ class DiffusionSpec:
         for name in ("n_sampling_steps", "width", "n_blocks", "n_steps", "batch_size", "n_threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: got {getattr(self, name)}, allowed 1 or more")
+        if self.target not in TARGETS:
+            raise InputError(f"target: got {self.target!r}, allowed {', '.join(TARGETS)}; choose one")
         if self.n_timesteps < 2:
             raise InputError(f"n_timesteps: got {self.n_timesteps}, allowed 2 or more; 500 is usual")
         if self.n_sampling_steps > self.n_timesteps:
@@ -87,7 +95,7 @@ class DiffusionModel:
         shape: of one image, without the count.
         label_shares: frequency of each class among the training labels; None if there were no labels.
         weights: running means of the denoiser's weights by name.
-        loss: mean training loss over the last tenth of the steps (squared error per pixel of the velocity).
+        loss: mean training loss over the last tenth of the steps (squared error per pixel of the target).
     """
 
     spec: DiffusionSpec
@@ -240,8 +248,8 @@ def fit_diffusion(
         InputError: no images, pixels outside [-1, 1], negative labels, or a learning rate that is too large.
 
     Source: Ho, Jain and Abbeel, "Denoising diffusion probabilistic models", 2020; noise schedule of Nichol
-        and Dhariwal, "Improved denoising diffusion probabilistic models", 2021, equation 17; velocity as the
-        target after Salimans and Ho, "Progressive distillation for fast sampling of diffusion models", 2022.
+        and Dhariwal, "Improved denoising diffusion probabilistic models", 2021, equation 17; targets of
+        Salimans and Ho, "Progressive distillation for fast sampling of diffusion models", 2022, section 4.
     """
     _check_data(images, labels)
     import torch
@@ -272,8 +280,11 @@ def fit_diffusion(
             hidden = torch.rand(spec.batch_size, generator=generator) < spec.condition_dropout
             conditions = torch.where(hidden, n_classes, classes[rows])
             noisy = scheduler.add_noise(pixels[rows], noise, times)
-            target = scheduler.get_velocity(pixels[rows], noise, times)
-            found = velocity(unpack(vector, shapes), noisy, times, conditions)
+            found = predict(unpack(vector, shapes), noisy, times, conditions)
+            if spec.target == "velocity":
+                target = scheduler.get_velocity(pixels[rows], noise, times)
+            else:
+                target = noise if spec.target == "noise" else pixels[rows]
             loss = torch.nn.functional.mse_loss(found, target)
             optimizer.zero_grad()
             loss.backward()
@@ -312,7 +323,7 @@ def _schedule(spec: DiffusionSpec) -> dict[str, Any]:
     return {
         "num_train_timesteps": spec.n_timesteps,
         "beta_schedule": "squaredcos_cap_v2",
-        "prediction_type": "v_prediction",
+        "prediction_type": TARGETS[spec.target],
         "clip_sample": True,
         "clip_sample_range": 1.0,
     }
@@ -329,7 +340,7 @@ def _denoise(
     conditions: torch.Tensor,
     guidance: float,
 ) -> torch.Tensor:
-    """Images from noise. Guidance 1 + w mixes velocities with and without class; 1 needs only the former."""
+    """Images from noise. Guidance 1 + w mixes predictions with and without class; 1 needs only the former."""
     import torch
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
@@ -339,10 +350,10 @@ def _denoise(
     state = noise
     for time in scheduler.timesteps:
         times = time.expand(len(state))
-        found = velocity(weights, state, times, conditions)
+        found = predict(weights, state, times, conditions)
         if guidance != 1:
-            without = velocity(weights, state, times, no_class)
-            # at a fixed noisy image velocity and noise are affine in each other, so mixing either is the same
+            without = predict(weights, state, times, no_class)
+            # at a fixed noisy image all targets are affine in each other, so mixing any is mixing the noise
             found = without + guidance * (found - without)
         step: Any = scheduler.step(found, int(time), state)
         state = step.prev_sample

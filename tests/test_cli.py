@@ -18,7 +18,9 @@ COMMAND = [sys.executable, "-m", "poolproof"]
 
 def poolproof(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own."""
-    return subprocess.run([*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, cwd=cwd)
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, cwd=cwd
+    )
 
 
 @pytest.mark.parametrize("command", [[], ["audit"], ["report"], ["verify"], ["quickstart"]])
@@ -67,7 +69,10 @@ def test_version() -> None:
         (["audit", "one", "--out", "run", "--fail-if", "share.lower"], "FIELD OPERATOR NUMBER"),
         (["audit", "one", "--out", "run", "--fail-if", "shape.lower > 1"], "no field"),
         (["audit", "one", "--out", "run", "--max-unreadable", "2"], "between 0 and 1"),
-        (["audit", "one", "--out", "run", "--embedder", "clip:ViT-B-32/not-cached"], "clip:ViT-B-32/not-cached"),
+        (
+            ["audit", "one", "--out", "run", "--embedder", "clip:ViT-B-32/not-cached"],
+            "clip:ViT-B-32/not-cached",
+        ),
         (["audit", "one", "--out", "run", "--embedder", "resnet"], "resnet"),
         (["verify", "one"], "is not a run"),
         (["report", "nowhere"], "is not a run"),
@@ -131,7 +136,9 @@ def test_too_many_unreadable_is_exit_4(tmp_path: Path) -> None:
     assert result.returncode == 4
     assert "10.00%" in result.stderr
     assert (tmp_path / "run" / "report.html").is_file()
-    again = poolproof("audit", "pool", "--out", "run", "--workers", "0", "--max-unreadable", "0.2", cwd=tmp_path)
+    again = poolproof(
+        "audit", "pool", "--out", "run", "--workers", "0", "--max-unreadable", "0.2", cwd=tmp_path
+    )
     assert again.returncode == 0
 
 

@@ -166,10 +166,10 @@ def test_decompression_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def template(tmp_path: Path) -> Path:
+    """A page that prints one value in an attribute and in its text."""
     path = tmp_path / "note.html"
-    path.write_text(
-        '{% extends "page.html" %}{% block main %}<p title="{{ text }}">{{ text }}</p>{% endblock %}'
-    )
+    block = '{% block main %}<p title="{{ text }}">{{ text }}</p>{% endblock %}'
+    path.write_text('{% extends "page.html" %}' + block)
     return path
 
 

@@ -1,13 +1,14 @@
 """The dwtDct scheme of the invisible-watermark package: reading block votes, and writing a mark.
 
-The scheme takes the U channel, its low Haar band, and tiles of 4 x 4 coefficients, which are 8 x 8 pixels. A tile
-carries one bit in the remainder of its largest coefficient modulo a step. Despite the name no cosine transform is
-involved. This module holds the variant for uint8 pixels in the package's own channel order.
+The scheme takes the U channel, its low Haar band, and tiles of 4 x 4 coefficients, which are 8 x 8 pixels.
+A tile carries one bit in the remainder of its largest coefficient modulo a step. Despite the name no cosine
+transform is involved. This module holds the variant for uint8 pixels in the package's own channel order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -48,8 +49,8 @@ def block_votes(
 
     Args:
         pixels: RGB. Rows and columns beyond a multiple of 8 are left out.
-        max_pixels: at most about so many pixels are read, whole rows of blocks from the top, at least one. The
-            width stays, so the votes are the beginning of the full sequence.
+        max_pixels: at most about so many pixels are read, whole rows of blocks from the top, at least one.
+            The width stays, so the votes are the beginning of the full sequence.
 
     Returns:
         Empty where the image has fewer than `MIN_PIXELS` pixels.
@@ -93,9 +94,7 @@ def _votes_of_strip(u: Int32[np.ndarray, "h w"]) -> Int8[np.ndarray, "a b"]:
     sums = pairs[:, 0::2] + pairs[:, 1::2]  # twice the low band; never negative
     sums[::4, ::4] = 0  # the first coefficient carries nothing
     down = sums.reshape(rows, 4, columns * 4).max(axis=1)
-    largest = np.maximum(
-        np.maximum(down[:, 0::4], down[:, 1::4]), np.maximum(down[:, 2::4], down[:, 3::4])
-    )
+    largest = np.maximum(np.maximum(down[:, 0::4], down[:, 1::4]), np.maximum(down[:, 2::4], down[:, 3::4]))
     votes = _vote_table()[largest]
     # The package computes in floating point. Only a remainder of exactly 0 or half a step depends on its
     # rounding, and then on which of several equal coefficients it takes for the largest.
@@ -108,6 +107,7 @@ def _votes_of_strip(u: Int32[np.ndarray, "h w"]) -> Int8[np.ndarray, "a b"]:
     return votes
 
 
+@cache
 def _vote_table() -> Int8[np.ndarray, " n"]:
     """Votes by the doubled largest coefficient, at most 4 * 255."""
     doubled = np.arange(4 * 255 + 1)
@@ -115,24 +115,24 @@ def _vote_table() -> Int8[np.ndarray, " n"]:
 
 
 def _low_band(u: Float64[np.ndarray, "n h w"]) -> Float64[np.ndarray, "n h/2 w/2"]:
-    """The low Haar band with the rounding of PyWavelets: both axes scaled by the root of a half, rows first."""
+    """The low Haar band with the rounding of PyWavelets: each axis scaled by sqrt(0.5), rows first."""
     scaled = u * np.sqrt(0.5)
     down = (scaled[:, 0::2] + scaled[:, 1::2]) * np.sqrt(0.5)
     return down[:, :, 0::2] + down[:, :, 1::2]
 
 
 def embed_dwt(
-    pixels: UInt8[np.ndarray, "h w 3"], bits: Sequence[int], step: float = STEP
+    pixels: UInt8[np.ndarray, "h w 3"], bits: Sequence[int], step: float | int = STEP
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A copy of the image with the bits written into its 8 x 8 blocks, over and over.
 
-    A block's largest low-band coefficient moves to a quarter (bit 0) or three quarters (bit 1) of its step. This
-    happens in all blocks, however flat, and as in the package another coefficient can then be the largest, or a
-    colour can be clipped: such blocks read wrongly.
+    A block's largest low-band coefficient moves to a quarter (bit 0) or three quarters (bit 1) of its step.
+    This happens in all blocks, however flat, and as in the package another coefficient can then be the
+    largest, or a colour can be clipped: such blocks read wrongly.
 
-    The package differs in the way back. It swaps the horizontal and vertical detail bands of U, which transposes
-    the detail within 2 x 2 pixels, and it passes all pixels through rounded YUV. Here only the pixels under
-    changed coefficients change, by blue and green at constant luma and V.
+    The package differs in the way back. It swaps the horizontal and vertical detail bands of U, which
+    transposes the detail within 2 x 2 pixels, and it passes all pixels through rounded YUV. Here only the
+    pixels under changed coefficients change, by blue and green at constant luma and V.
 
     Args:
         pixels: RGB, at least `MIN_PIXELS` pixels.
@@ -152,7 +152,9 @@ def embed_dwt(
         )
     payload = np.asarray(bits)
     if payload.size == 0 or not np.isin(payload, (0, 1)).all():
-        raise InputError(f"bits: got {bits!r}, allowed one or more of 0 and 1; give them as a sequence of ints")
+        raise InputError(
+            f"bits: got {bits!r}, allowed one or more of 0 and 1; give them as a sequence of ints"
+        )
     if not step > 0:
         raise InputError(f"step: got {step}, allowed above 0; leave it out for {STEP}")
     area = pixels[: rows * BLOCK, : columns * BLOCK]
@@ -168,7 +170,7 @@ def embed_dwt(
 
 
 def _block_changes(
-    u: Int[np.ndarray, "h w"], payload: Int64[np.ndarray, " n"], step: float
+    u: Int[np.ndarray, "h w"], payload: Int64[np.ndarray, " n"], step: float | int
 ) -> Float64[np.ndarray, "h w"]:
     """What is added to U, four equal pixels in every block."""
     rows, columns = u.shape[0] // BLOCK, u.shape[1] // BLOCK

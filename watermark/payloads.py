@@ -37,8 +37,8 @@ class Payload:
     Args:
         name: unique in its registry.
         bits: 0 and 1, in the order of writing.
-        free: whether a bit could have been otherwise. False for the top bit of every byte of a text, which is 0
-            in all of ASCII, and in texts of eight and more characters for the next two bits as well.
+        free: whether a bit could have been otherwise. False for the top bit of every byte of a text, which
+            is 0 in all of ASCII, and in texts of eight and more characters for the next two bits as well.
         algorithm: how it is written.
         array: element type of the array that the producers hand to the writer.
         channels: channel order of that array.
@@ -69,8 +69,8 @@ def load_payloads(path: Path | str | None = None) -> tuple[Payload, ...]:
     """The payloads of a TOML registry, in its order.
 
     Args:
-        path: a registry with the fields of the packaged `payloads.toml`, or None for the packaged one. To search
-            for both, add the two tuples.
+        path: a registry with the fields of the packaged `payloads.toml`, or None for the packaged one. To
+            search for both, add the two tuples.
 
     Raises:
         InputError: the file cannot be read, or an entry cannot be used.
@@ -89,8 +89,8 @@ def load_payloads(path: Path | str | None = None) -> tuple[Payload, ...]:
     entries = document.get("payload")
     if not isinstance(entries, list) or not entries or set(document) != {"payload"}:
         raise InputError(
-            f"{origin}: got tables {sorted(document)}, allowed one or more [[payload]] entries and nothing else; "
-            "see the packaged payloads.toml"
+            f"{origin}: got tables {sorted(document)}, allowed one or more [[payload]] entries "
+            "and nothing else; see the packaged payloads.toml"
         )
     payloads = tuple(_payload(entry, f"{origin}, payload {n}") for n, entry in enumerate(entries, start=1))
     names = [payload.name for payload in payloads]
@@ -105,10 +105,8 @@ def _payload(entry: Any, where: str) -> Payload:
         raise InputError(f"{where}: got {entry!r}, allowed a table; write it under [[payload]]")
     unknown = sorted(set(entry) - {"name", *_CHOICES, *_BIT_KEYS, *_OPTIONAL})
     if unknown:
-        raise InputError(
-            f"{where}: got the field {unknown[0]!r}, allowed name, {', '.join((*_CHOICES, *_BIT_KEYS, *_OPTIONAL))}; "
-            "remove or rename it"
-        )
+        allowed = ", ".join(("name", *_CHOICES, *_BIT_KEYS, *_OPTIONAL))
+        raise InputError(f"{where}: got the field {unknown[0]!r}, allowed {allowed}; remove or rename it")
     name = _text(entry, "name", where)
     chosen = {key: _text(entry, key, where) for key in _CHOICES}
     for key, value in chosen.items():
@@ -117,8 +115,8 @@ def _payload(entry: Any, where: str) -> Payload:
     bits, free = _bits(entry, where)
     if sum(free) < MIN_FREE_BITS or len(bits) > MAX_BITS or len(set(bits)) < 2:
         raise InputError(
-            f"{where}: got {len(bits)} bits, {sum(free)} of them free, allowed {MIN_FREE_BITS} free to {MAX_BITS} "
-            "bits with both values; shorter or constant payloads cannot be told from chance"
+            f"{where}: got {len(bits)} bits, {sum(free)} of them free, allowed {MIN_FREE_BITS} free to "
+            f"{MAX_BITS} bits with both values; shorter or constant payloads cannot be told from chance"
         )
     producers = entry.get("producers", [])
     if not isinstance(producers, list) or not all(isinstance(item, str) for item in producers):
@@ -146,16 +144,19 @@ def _bits(entry: dict[str, Any], where: str) -> tuple[tuple[int, ...], tuple[boo
     """The payload's bits and which of them are free, from the one field that states them."""
     given = [key for key in _BIT_KEYS if key in entry]
     if len(given) != 1:
-        raise InputError(f"{where}: got {given or 'no bits'}, allowed exactly one of text, hex, bits; keep one")
+        raise InputError(
+            f"{where}: got {given or 'no bits'}, allowed exactly one of text, hex, bits; keep one"
+        )
     key = given[0]
     value = _text(entry, key, where)
     if key == "text":
         if not value.isascii():
             raise InputError(f"{where}, text: got {value!r}, allowed ASCII; give the bytes as hex")
         digits = "".join(f"{byte:08b}" for byte in value.encode("ascii"))
-        # Bits 2 and 3 of a byte tell digits, capitals and small letters apart and hardly change along a text. An
-        # image with stripes of 64 pixels repeats such a pattern: with them, stripes of chance colours reach one in
-        # a million on a text of 17 characters. A short text repeats little and needs these bits.
+        # Bits 2 and 3 of a byte tell digits, capitals and small letters apart and hardly change along a
+        # text. An image with stripes of 64 pixels repeats such a pattern: with them, stripes of chance
+        # colours reach one in a million on a text of 17 characters. A short text repeats little and needs
+        # these bits.
         fixed = 3 if len(value) >= _LONG_TEXT else 1
         free = tuple(place % 8 >= fixed for place in range(len(digits)))
     elif key == "hex":
@@ -168,14 +169,18 @@ def _bits(entry: dict[str, Any], where: str) -> tuple[tuple[int, ...], tuple[boo
         free = (True,) * len(digits)
     stated = entry.get("n_bits", len(digits))
     if type(stated) is not int or stated != len(digits):
-        raise InputError(f"{where}, n_bits: got {stated!r}, allowed {len(digits)} for this {key}; correct one")
+        raise InputError(
+            f"{where}, n_bits: got {stated!r}, allowed {len(digits)} for this {key}; correct one"
+        )
     return tuple(int(digit) for digit in digits), free
 
 
 def _hex_digits(value: str, n_bits: Any, where: str) -> str:
-    """Binary digits of a hexadecimal payload. The length must be stated: leading zeros belong to the payload."""
+    """Binary digits of a hexadecimal payload. Its length must be stated: leading zeros are part of it."""
     if type(n_bits) is not int or not 0 < n_bits <= MAX_BITS:
-        raise InputError(f"{where}, n_bits: got {n_bits!r}, allowed 1 to {MAX_BITS}; hex needs its number of bits")
+        raise InputError(
+            f"{where}, n_bits: got {n_bits!r}, allowed 1 to {MAX_BITS} for hex; state the length"
+        )
     try:
         number = int.from_bytes(bytes.fromhex(value.rjust(len(value) + len(value) % 2, "0")))
     except ValueError as error:

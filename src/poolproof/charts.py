@@ -246,7 +246,7 @@ def interval_chart(
         draw,
         name=name,
         title="Synthetic share of the pool",
-        description=f"A bar from 0 to {percent(reach)}: {told}, interval {words}.{proven}",
+        description=f"A bar from 0 to {100 * reach:g}\u00a0%: {told}, interval {words}.{proven}",
     )
 
 

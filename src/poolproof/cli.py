@@ -194,7 +194,7 @@ def _print_audit(report: dict[str, Any], out: Path) -> None:
     if share is None:
         typer.echo(f"share       cannot be told: {report['why']}")
     else:
-        limits = f"{_percent(share['lower'])} to {_percent(share['upper'])}, {share['level']:.0%} interval"
+        limits = f"{_percent(share['lower'])} to {_percent(share['upper'])}, {100 * share['level']:g} % interval"
         point = _percent(share["point"]) if share["point"] is not None else "not told"
         typer.echo(f"share       {point}  ({limits})")
         if share["why"]:

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from PIL import Image, ImageOps
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-_PREVIEWED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_PREVIEWED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 # --- text -----------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def shorten(text: str, limit: int = 64) -> str:
     """The visible text, cut in the middle to `limit` characters: both ends of a name tell something.
 
     >>> shorten("a" * 50 + ".png", 12)
-    'aaaaaa….png'
+    'aaaaaa…a.png'
     """
     text = visible(text)
     if len(text) <= limit:

@@ -40,19 +40,25 @@ class FinishedRun:
     read_images: Callable[[Sequence[int]], Mapping[int, bytes | None]]
 
 
-@pytest.fixture
-def make_run(tmp_path: Path) -> Callable[[str], FinishedRun]:
+@pytest.fixture(scope="session")
+def write_run() -> Callable[[Path, str], FinishedRun]:
     """Writes a run of the given kind: both-references, real-only, no-references or nothing-scored."""
 
-    def make(kind: str) -> FinishedRun:
-        run = tmp_path / kind
+    def write(folder: Path, kind: str) -> FinishedRun:
+        run = folder / kind
         run.mkdir()
         items = _items(kind)
         pq.write_table(pa.Table.from_pylist(items, schema=ITEMS), run / "items.parquet")
         (run / "report.json").write_text(json.dumps(_report(kind, items)), "utf-8")
         return FinishedRun(run, _read_images)
 
-    return make
+    return write
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, write_run: Callable[[Path, str], FinishedRun]) -> Callable[[str], FinishedRun]:
+    """Writes a run into the test's own folder, which the test may change."""
+    return lambda kind: write_run(tmp_path, kind)
 
 
 def _read_images(rows: Sequence[int]) -> dict[int, bytes | None]:

@@ -45,7 +45,9 @@ def write_pool(folder: Path, n: int, *, damaged: bool = False) -> Path:
 
 def plan_of(pool: Path, out: Path, shard_size: int = 8) -> Plan:
     """A plan with small shards."""
-    return make_plan(open_pool(pool), out / "plan.parquet", rng=np.random.default_rng(0), shard_size=shard_size)
+    return make_plan(
+        open_pool(pool), out / "plan.parquet", rng=np.random.default_rng(0), shard_size=shard_size
+    )
 
 
 def is_running(pid: int) -> bool:
@@ -90,7 +92,10 @@ def test_every_item_has_one_row_and_one_status(pool: Path, tmp_path: Path) -> No
             counts[status] += n
     assert [row["row"] for row in rows] == list(range(28))
     assert counts == {"scored": 20, "unreadable": 8, "unsupported": 0, "duplicate": 0, "missing": 0}
-    assert {row["reason"].partition(":")[0] for row in rows if row["status"] != "scored"} == {"empty", "truncated"}
+    assert {row["reason"].partition(":")[0] for row in rows if row["status"] != "scored"} == {
+        "empty",
+        "truncated",
+    }
     assert all(len(row["forensic"]) % 4 == 0 and row["sha256"] for row in rows if row["status"] == "scored")
 
 
@@ -115,7 +120,9 @@ def test_other_settings_are_not_taken_for_done(pool: Path, tmp_path: Path) -> No
     assert unfinished(plan, evidence, "d" * 64) == list(range(plan.n_shards))
 
 
-def test_an_item_that_kills_its_worker_costs_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_that_kills_its_worker_costs_its_own_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A decoder that dies takes its item with it; the rest of the shard is scored."""
     pool = write_pool(tmp_path / "pool", 6)
     (pool / "0003.jpg").write_bytes(b"KILL")
@@ -138,7 +145,7 @@ def test_an_item_that_kills_its_worker_costs_its_own_row(tmp_path: Path, monkeyp
 def test_a_bug_in_a_worker_keeps_its_traceback(pool: Path, tmp_path: Path) -> None:
     """What is not the input's fault is raised in the parent, with the worker's traceback."""
     plan = plan_of(pool, tmp_path)
-    with pytest.raises(WorkerError, match="no such model|InputError"):
+    with pytest.raises(WorkerError, match=r"Input\w+"):
         run_shards(plan, Scorer("clip:no-such-model/none"), tmp_path / "evidence", CONFIG, workers=1)
 
 

@@ -1,0 +1,355 @@
+"""Metadata blocks against files that Pillow wrote and Pillow's own readings, and against hostile bytes."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin, features
+
+from poolproof.detectors.containers import (
+    MAX_BLOCKS,
+    MAX_ENTRIES,
+    MAX_INFLATED,
+    MAX_TEXT,
+    exif_text,
+    read_metadata,
+)
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>text \xc3\xa9</rdf:RDF></x:xmpmeta>'
+
+
+def picture() -> Image.Image:
+    """A small noisy picture, so that its compressed data are not trivial."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8))
+
+
+def encoded(container: str, **options: object) -> bytes:
+    """The picture as a file of the given Pillow format."""
+    out = io.BytesIO()
+    picture().save(out, container, **options)
+    return out.getvalue()
+
+
+def some_exif() -> Image.Exif:
+    """EXIF with one text in the first directory and one in the Exif directory."""
+    exif = Image.Exif()
+    exif[0x0131] = "Some Software 1.2"
+    exif[0x010F] = "Mk"  # short enough to lie inside the directory entry
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0a comment"
+    return exif
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A PNG chunk with its checksum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def with_chunks(*chunks: bytes, last: bool = False) -> bytes:
+    """A PNG with chunks behind its header, or behind its image data."""
+    data = encoded("PNG")
+    at = data.rindex(b"IEND") - 4 if last else 33
+    return data[:at] + b"".join(chunks) + data[at:]
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    """A JPEG segment."""
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+
+def with_segments(*segments: bytes) -> bytes:
+    """A JPEG with segments behind its first marker."""
+    data = encoded("JPEG")
+    return data[:2] + b"".join(segments) + data[2:]
+
+
+def rich_files() -> dict[str, bytes]:
+    """One file per container, each with as many kinds of metadata as Pillow writes."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("plain", "a b c")
+    info.add_text("packed", "d e f" * 50, zip=True)
+    info.add_itxt("wide", "ü 漢字", zip=True)
+    info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    exif = some_exif()
+    gif = encoded("GIF", comment=b"words" * 80)
+    trailer = bytes((1, *range(255, -1, -1), 0))  # lets a reader that knows no XMP step over the packet
+    return {
+        "jpeg": encoded("JPEG", exif=exif, xmp=XMP, comment=b"words"),
+        "png": encoded("PNG", exif=exif, pnginfo=info),
+        "webp": encoded("WEBP", exif=exif, xmp=XMP),
+        "gif": gif[:-1] + b"!\xff\x0bXMP DataXMP" + XMP + trailer + gif[-1:],
+        "tiff": encoded("TIFF", tiffinfo={271: "Mk", 305: "Some Software 1.2", 700: XMP}),
+    }
+
+
+FILES = rich_files()
+
+
+@pytest.mark.parametrize("container", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_plain_file_has_no_metadata(container: str) -> None:
+    """A file without metadata gives its container and nothing else, not even a note."""
+    metadata = read_metadata(encoded(container))
+    assert metadata.kind == container.lower()
+    assert metadata.mime == f"image/{container.lower()}"
+    blocks = (metadata.exif, metadata.xmp, metadata.text, metadata.comments, metadata.iptc)
+    assert not any(blocks)
+    assert not metadata.has_jumbf
+    assert metadata.notes == ()
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("container", ["jpeg", "png", "webp", "tiff"])
+def test_exif_texts_equal_pillow(container: str) -> None:
+    """Texts of the EXIF block are those that Pillow reads from the same file."""
+    read = Image.open(io.BytesIO(FILES[container])).getexif()
+    expected = {"Software": read[0x0131], "Make": read[0x010F]}
+    if container != "tiff":  # Pillow writes no Exif directory into a TIFF file
+        expected["UserComment"] = read.get_ifd(0x8769)[0x9286].removeprefix(b"ASCII\0\0\0").decode()
+    assert exif_text(read_metadata(FILES[container]).exif) == expected
+
+
+@pytest.mark.parametrize("container", ["jpeg", "png", "webp", "gif", "tiff"])
+def test_xmp_is_found_in_every_container(container: str) -> None:
+    """The XMP packet comes back as text, whatever the container."""
+    xmp = read_metadata(FILES[container]).xmp
+    assert "<rdf:RDF>text é</rdf:RDF>" in xmp
+
+
+@pytest.mark.reference
+def test_png_texts_equal_pillow() -> None:
+    """Plain, packed and international PNG texts are those that Pillow reads, XMP apart."""
+    image = Image.open(io.BytesIO(FILES["png"]))
+    assert isinstance(image, PngImagePlugin.PngImageFile)
+    expected = {key: str(value) for key, value in image.text.items() if key != "XML:com.adobe.xmp"}
+    assert dict(read_metadata(FILES["png"]).text) == expected
+    assert len(expected) == 3
+
+
+@pytest.mark.parametrize("container", ["jpeg", "gif"])
+def test_comments_come_back(container: str) -> None:
+    """A JPEG or GIF comment comes back whole, also over several sub-blocks."""
+    assert read_metadata(FILES[container]).comments == ("words" * (80 if container == "gif" else 1),)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_avif_is_searched() -> None:
+    """EXIF and XMP of an AVIF file are found without walking its boxes."""
+    metadata = read_metadata(encoded("AVIF", exif=some_exif(), xmp=XMP))
+    assert (metadata.kind, metadata.mime) == ("isobmff", "image/avif")
+    assert exif_text(metadata.exif)["Software"] == "Some Software 1.2"
+    assert "text é" in metadata.xmp
+
+
+def test_png_text_behind_the_pixels_is_found() -> None:
+    """A text chunk behind the image data counts like one in front."""
+    data = with_chunks(chunk(b"tEXt", b"key\0value"), last=True)
+    assert read_metadata(data).text == (("key", "value"),)
+
+
+def test_animated_png_is_walked() -> None:
+    """Frames of an animated PNG do not hide its texts."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("key", "value")
+    frame = picture()
+    out = io.BytesIO()
+    frame.save(out, "PNG", save_all=True, append_images=[frame.rotate(90)], pnginfo=info)
+    assert b"fdAT" in out.getvalue()
+    assert read_metadata(out.getvalue()).text == (("key", "value"),)
+
+
+def test_extended_xmp_follows_the_main_packet() -> None:
+    """Pieces of JPEG's extended XMP are put in order behind the main packet."""
+    head = b"http://ns.adobe.com/xmp/extension/\0" + b"A" * 32
+    pieces = [head + struct.pack(">II", 10, at) + piece for at, piece in ((5, b"world"), (0, b"hello"))]
+    main = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<main/>")
+    data = with_segments(main, *(segment(0xE1, piece) for piece in pieces))
+    assert read_metadata(data).xmp == "<main/>\nhelloworld"
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-16"])
+def test_utf16_xmp_is_decoded(codec: str) -> None:
+    """A packet in UTF-16 is decoded by its first bytes."""
+    body = b"http://ns.adobe.com/xap/1.0/\0" + "<x:xmpmeta>ü</x:xmpmeta>".encode(codec)
+    assert "<x:xmpmeta>ü</x:xmpmeta>" in read_metadata(with_segments(segment(0xE1, body))).xmp
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_unicode_comment_is_decoded_in_either_byte_order(codec: str) -> None:
+    """A UserComment marked UNICODE is decoded in the byte order that it is written in, not the block's."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + "Steps: 20, ü".encode(codec)
+    data = encoded("JPEG", exif=exif)
+    assert exif_text(read_metadata(data).exif) == {"UserComment": "Steps: 20, ü"}
+
+
+def test_profiles_in_png_text_are_unpacked() -> None:
+    """EXIF and XMP that ImageMagick wrote as hexadecimal text are read like their own chunks."""
+    exif = some_exif().tobytes()
+    bodies = {
+        "exif": exif if exif.startswith(b"Exif\0\0") else b"Exif\0\0" + exif,
+        "xmp": XMP,
+    }
+    chunks = [
+        chunk(
+            b"zTXt",
+            f"Raw profile type {name}".encode()
+            + b"\0\0"
+            + zlib.compress(f"\n{name}\n{len(body):8d}\n{body.hex()}\n".encode()),
+        )
+        for name, body in bodies.items()
+    ]
+    metadata = read_metadata(with_chunks(*chunks))
+    assert exif_text(metadata.exif)["Software"] == "Some Software 1.2"
+    assert "text é" in metadata.xmp
+    assert metadata.text == ()
+
+
+def test_iptc_credit_is_read() -> None:
+    """The credit line of an IPTC-IIM block in a JPEG comes back."""
+    field = b"\x1c\x02\x6e" + struct.pack(">H", 5) + b"Maker" + b"\x1c\x02\x78\0\1x"
+    block = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", len(field)) + field
+    assert read_metadata(with_segments(segment(0xED, block))).iptc == (("Credit", "Maker"),)
+
+
+def test_manifest_store_is_told_by_its_block() -> None:
+    """The words of a manifest store count in its own block of JPEG, PNG and WebP, and nowhere else."""
+    words = b"\0\0\0\x20jumb...jumdc2pa"
+    assert read_metadata(with_segments(segment(0xEB, b"JP\0\1" + words))).has_jumbf
+    assert read_metadata(with_chunks(chunk(b"caBX", words))).has_jumbf
+    webp = encoded("WEBP") + b"C2PA" + struct.pack("<I", len(words)) + words
+    assert read_metadata(webp).has_jumbf
+    assert read_metadata(encoded("GIF") + words).has_jumbf
+    assert not read_metadata(with_segments(segment(0xFE, words))).has_jumbf
+    assert not read_metadata(with_chunks(chunk(b"IDAT", words), chunk(b"tEXt", b"k\0" + words))).has_jumbf
+    assert not read_metadata(with_segments(segment(0xEB, b"JP\0\1jumb"))).has_jumbf
+
+
+@pytest.mark.parametrize("container", list(FILES))
+def test_truncated_files_are_read(container: str) -> None:
+    """Cutting a file anywhere gives what stood before the cut, and no exception."""
+    data = FILES[container]
+    for stop in range(0, len(data), 97):
+        metadata = read_metadata(data[:stop])
+        exif_text(metadata.exif)
+    assert read_metadata(data[:-1]).kind == container
+
+
+@pytest.mark.parametrize("container", list(FILES))
+def test_random_bytes_behind_a_header_are_read(container: str) -> None:
+    """Noise behind a container's first bytes is not an error."""
+    rng = np.random.default_rng(1)
+    for size in (0, 1, 7, 64, 4096):
+        for _ in range(20):
+            metadata = read_metadata(FILES[container][:20] + rng.bytes(size))
+            exif_text(metadata.exif)
+
+
+def test_lying_lengths_end_the_walk() -> None:
+    """A length beyond the file, or too short for itself, ends the walk with a note."""
+    png = encoded("PNG")[:33] + struct.pack(">I", 0xFFFFFFFF) + b"tEXtkey\0value"
+    assert read_metadata(png).text == (("key", "value"),)
+    assert read_metadata(png).notes == ("file ends before its IEND chunk",)
+    assert read_metadata(b"\xff\xd8\xff\xe1\0\1rest of it").notes == (
+        "segment of impossible length at byte 2",
+    )
+    assert read_metadata(b"\xff\xd8\xff\xe1\xff\xffExif\0\0II*\0").exif == b"II*\0"
+    webp = encoded("WEBP")[:12] + b"EXIF" + struct.pack("<I", 0x7FFFFFFF) + b"II*\0"
+    assert read_metadata(webp).exif == b"II*\0"
+    assert read_metadata(webp).notes == ("chunk at byte 12 is longer than the file",)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"II*\0\xff\xff\xff\xff",
+        b"II*\0\x08\0\0\0\xff\xff",
+        b"MM\0*\0\0\0\x08\0\1\x87\x69\0\4\0\0\0\1\0\0\0\x08",  # the Exif directory is this directory
+        b"II*\0\x08\0\0\0\1\0\x31\x01\2\0\xff\xff\xff\xff\xff\xff\xff\xff",  # endless text, nowhere
+        b"II*\0\x08\0\0",
+        b"II+\0\x08\0\0\0\0\0\0\0",
+        b"",
+    ],
+)
+def test_damaged_exif_gives_no_text(block: bytes) -> None:
+    """A damaged EXIF block is empty, not an exception and not a loop."""
+    assert exif_text(block) == {}
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
+def test_inflated_text_is_bounded(kind: bytes) -> None:
+    """A text that inflates to a gigabyte is cut, and many of them share one budget."""
+    squeeze = zlib.compressobj(9)
+    bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(64)) + squeeze.flush()
+    head = b"key\0\0" if kind == b"zTXt" else b"key\0\1\0\0\0"
+    started = time.perf_counter()
+    metadata = read_metadata(with_chunks(*[chunk(kind, head + bomb)] * 40))
+    assert time.perf_counter() - started < 20
+    assert max(len(text) for _, text in metadata.text) <= MAX_TEXT
+    assert sum(len(text) for _, text in metadata.text) <= MAX_INFLATED
+    assert any("unreadable" in note for note in metadata.notes)
+
+
+def test_large_xmp_is_cut() -> None:
+    """20 MB of XMP give the first MAX_TEXT bytes and a note, in bounded time."""
+    big = b"<x:xmpmeta>" + b"<a/>" * 5_000_000
+    png = with_chunks(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + big))
+    pieces = [b"http://ns.adobe.com/xap/1.0/\0" + big[at : at + 65000] for at in range(0, len(big), 65000)]
+    jpeg = with_segments(*(segment(0xE1, piece) for piece in pieces))
+    webp = encoded("WEBP") + b"XMP " + struct.pack("<I", len(big)) + big
+    gif = encoded("GIF") + big
+    started = time.perf_counter()
+    for data in (png, jpeg, webp, gif):
+        metadata = read_metadata(data)
+        assert MAX_TEXT <= len(metadata.xmp) <= MAX_TEXT + 1000
+        assert any("XMP" in note for note in metadata.notes)
+    assert time.perf_counter() - started < 20
+
+
+def test_many_blocks_are_bounded() -> None:
+    """A file of a million empty chunks, texts or fill bytes is walked up to the bound only."""
+    texts = read_metadata(with_chunks(chunk(b"tEXt", b"k\0v") * 100_000))
+    assert len(texts.text) == MAX_ENTRIES
+    assert any("texts" in note for note in texts.notes)
+    empty = read_metadata(with_chunks(chunk(b"abCD", b"") * 1_000_000))
+    assert empty.notes == (f"more than {MAX_BLOCKS} chunks; the rest was not read",)
+    fill = read_metadata(b"\xff\xd8" + b"\xff" * 1_000_000)
+    assert fill.notes == (f"more than {MAX_BLOCKS} segments; the rest was not read",)
+
+
+def test_unknown_bytes_are_unknown() -> None:
+    """Bytes of no known container are not searched."""
+    metadata = read_metadata(b"BM" + XMP + b"jumb c2pa")
+    assert metadata.kind == "unknown"
+    assert metadata.xmp == ""
+    assert not metadata.has_jumbf
+
+
+@pytest.mark.property
+@settings(max_examples=300, deadline=None)
+@given(
+    container=st.sampled_from(sorted(FILES)),
+    edits=st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=6)), max_size=6),
+    stop=st.integers(0, 10_000),
+)
+def test_mutated_files_never_raise(container: str, edits: list[tuple[int, bytes]], stop: int) -> None:
+    """Whatever bytes of a file are overwritten, reading it gives metadata."""
+    data = bytearray(FILES[container])
+    for at, new in edits:
+        start = at % len(data)
+        data[start : start + len(new)] = new
+    metadata = read_metadata(bytes(data[: len(data) - stop % len(data) // 4]))
+    assert all(isinstance(text, str) for text in exif_text(metadata.exif).values())
+
+
+@pytest.mark.property
+@settings(max_examples=300, deadline=None)
+@given(block=st.binary(max_size=200), order=st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
+def test_arbitrary_exif_never_raises(block: bytes, order: bytes) -> None:
+    """Arbitrary bytes behind a TIFF header are read to some texts, or to none."""
+    assert isinstance(exif_text(order + block), dict)
