@@ -9,21 +9,53 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "MPO")
-"""Formats that are decoded; Pillow's others are rare in pools and a larger target for hostile files."""
+from poolproof.audit.frames import count_frames
+from poolproof.audit.jpeg import estimate_quality, find_scan_fault
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
+"""Formats that are decoded; Pillow's others are rare in pools and a larger target for hostile files. JPEG
+takes in MPO, the several JPEGs in one file that cameras write."""
 
 MIN_SIDE: Final = 8
 """Pixels; below this no feature or mark is defined."""
 
 MAX_PIXELS: Final = 178_956_970
-"""Above this an image is not decoded (Pillow's own limit against decompression bombs, 512 MiB as RGB)."""
+"""Above this an image is not decoded (twice Pillow's limit against decompression bombs, 512 MiB as RGB)."""
 
 _SUBSAMPLING: Final = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 
-_LUMA_SUM_AT_50: Final = 3688
-"""Sum of the luminance table of ITU-T T.81 annex K, which encoders scale by their quality setting."""
+_CONVERTED_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
+
+_NEW_SUBFILE_TYPE: Final = 254
+_DNG_VERSION: Final = 50706
+
+_OWN_STARTS: Final = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG", "PNG"),
+    (8, b"WEBP", "WebP"),
+    (0, b"GIF8", "GIF"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (4, b"ftypavi", "AVIF"),
+    (4, b"jP  \r\n", "JPEG 2000"),
+)
+_FOREIGN_STARTS: Final = (
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (4, b"ftypmsf1", "HEIC"),
+    (4, b"ftypcrx", "camera raw"),
+    (0, b"8BPS", "PSD"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"v/1\1", "OpenEXR"),
+    (0, b"#?R", "Radiance HDR"),
+    (0, b"%!PS", "EPS"),
+    (0, b"\xc5\xd0\xd3\xc6", "EPS"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +84,12 @@ class Decoded:
 def decode_image(data: bytes) -> Decoded:
     """The first frame's pixels as RGB, at full resolution; alpha is dropped, never composited.
 
-    Marks and residuals live in the stored values, so nothing is resampled or blended: 16-bit values lose their
-    low byte, CMYK and palettes are converted by Pillow.
+    Marks and residuals live in the stored values, so nothing is resampled or blended. CMYK and palettes are
+    converted by Pillow. Of 16 bits the high byte is kept; where a gray image has no value above 255, the low
+    one. Never raises: what cannot be decoded ends in a status and a reason.
+
+    Damage shows where the format carries a check (PNG) or a structure that random bytes break (JPEG, GIF).
+    WebP, AVIF, TIFF and BMP have neither: bytes changed in their body decode to wrong pixels.
     """
     if not data:
         return Decoded(None, None, "unreadable", "empty: no bytes")
@@ -63,11 +99,15 @@ def decode_image(data: bytes) -> Decoded:
             # Pillow warns of large images and of odd metadata; both are settled by what follows
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                header = _read_header(image)
-                refusal = _refusal(header)
+                header = _read_header(image, data)
+                refusal = _refusal(header, image)
                 if refusal is not None:
                     return Decoded(header, None, "unsupported", refusal)
-                return Decoded(header, _to_rgb(image), "scored", None)
+                pixels = _to_rgb(image)
+        fault = find_scan_fault(data) if header.format in ("JPEG", "MPO") else None
+        if fault is not None:
+            return Decoded(header, None, "unreadable", f"damaged: {fault}")
+        return Decoded(header, pixels, "scored", None)
     except UnidentifiedImageError:
         return Decoded(None, None, *_name_stranger(data))
     except Image.DecompressionBombError as error:
@@ -75,61 +115,86 @@ def decode_image(data: bytes) -> Decoded:
     except MemoryError:
         return Decoded(header, None, "unsupported", "too-large: not enough memory to decode it")
     except Exception as error:  # a hostile file can make a decoder raise anything; it costs its own row
-        code = "truncated" if "truncat" in str(error).lower() or isinstance(error, EOFError) else "damaged"
-        return Decoded(header, None, "unreadable", f"{code}: {_line(error)}")
+        return Decoded(header, None, "unreadable", f"{_code(error, data)}: {_line(error)}")
 
 
-def _read_header(image: Image.Image) -> Header:
+def _read_header(image: Image.Image, data: bytes) -> Header:
     quality, subsampling = None, None
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        quality = _jpeg_quality(image)
-        subsampling = _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), "other")
-    frames = int(getattr(image, "n_frames", 1))
+        quality = estimate_quality(image.quantization)
+        if image.layers > 1:
+            subsampling = _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), "other")
+    frames = count_frames(data, image)
     return Header(str(image.format), image.mode, image.width, image.height, frames, quality, subsampling)
 
 
-def _jpeg_quality(image: JpegImagePlugin.JpegImageFile) -> int | None:
-    """The setting from 1 to 100 whose standard table has the same sum; None without a luminance table."""
-    tables = image.quantization
-    if 0 not in tables or len(tables[0]) != 64:
-        return None
-    scale = 100 * sum(tables[0]) / _LUMA_SUM_AT_50
-    quality = (200 - scale) / 2 if scale <= 100 else 5000 / scale
-    return int(np.clip(round(quality), 1, 100))
-
-
-def _refusal(header: Header) -> str | None:
+def _refusal(header: Header, image: Image.Image) -> str | None:
+    """Why the pixels are not decoded, as `code: detail`; None where they are."""
     if min(header.width, header.height) < MIN_SIDE:
         return f"too-small: {header.width}x{header.height} pixels; the least side is {MIN_SIDE}"
     if header.width * header.height > MAX_PIXELS:
         return f"too-large: {header.width}x{header.height} pixels; the limit is {MAX_PIXELS}"
     if header.mode == "F":
         return "float-pixels: no agreed range to read them in"
+    if header.mode != "RGB" and not header.mode.startswith("I") and header.mode not in _CONVERTED_MODES:
+        return f"mode: no agreed way from {header.mode} to RGB"
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        if _DNG_VERSION in tags or _is_preview(tags.get(_NEW_SUBFILE_TYPE)):
+            return "format: camera raw; only its preview could be decoded"
     return None
+
+
+def _is_preview(subfile_type: object) -> bool:
+    """Whether a TIFF's first directory is a reduced copy of another one, as in camera raw files."""
+    return isinstance(subfile_type, int) and bool(subfile_type & 1)
 
 
 def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        gray = (values >> 8 if values.max(initial=0) > 255 else values).clip(0, 255).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+        values = np.asarray(image)
+        gray = values >> 8 if values.max(initial=0) > 255 else values
+        return np.repeat(gray.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    # converting RGB to RGB copies it, a twentieth of the time that decoding takes
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _name_stranger(data: bytes) -> tuple[str, str]:
     """Status and reason for bytes that no decoder claims."""
-    start = data[:64].lstrip().lower()
-    if b"ftyphei" in data[:16] or b"ftypmif1" in data[:16]:
-        return "unsupported", "format: HEIC"
-    if data.startswith(b"8BPS"):
-        return "unsupported", "format: PSD"
-    if start.startswith((b"<svg", b"<?xml")) and b"<svg" in data[:4096]:
+    for offset, start, name in _OWN_STARTS:
+        if data.startswith(start, offset):
+            return "unreadable", f"damaged: begins as {name}, but its header cannot be read"
+    for offset, start, name in _FOREIGN_STARTS:
+        if data.startswith(start, offset):
+            return "unsupported", f"format: {name}"
+    text = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<svg", b"<?xml", b"<!doctype svg", b"<!--")) and b"<svg" in text:
         return "unsupported", "format: SVG"
-    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<!--")):
         return "unreadable", "not-an-image: HTML or XML text"
     return "unreadable", f"not-an-image: begins with {data[:8].hex(' ')}"
+
+
+def _code(error: Exception, data: bytes) -> str:
+    """`truncated` where the file ends too early, `damaged` otherwise."""
+    early = "truncat" in str(error).lower() or isinstance(error, EOFError)
+    # Pillow's WebP and AVIF decoders name no cause; their containers state the size
+    return "truncated" if early or _stated_size(data) > len(data) else "damaged"
+
+
+def _stated_size(data: bytes) -> int:
+    """Bytes that a RIFF or ISO base media file should have by its own account; 0 for others."""
+    if data.startswith(b"RIFF"):
+        return 8 + int.from_bytes(data[4:8], "little")
+    if data[4:8] != b"ftyp":
+        return 0
+    position = 0
+    while position + 8 <= len(data):
+        size = int.from_bytes(data[position : position + 4])
+        if size < 8:  # 0: to the end of the file; 1: a 64-bit size, which no still image needs
+            return 0
+        position += size
+    return position
 
 
 def _line(error: BaseException) -> str:

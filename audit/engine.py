@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -27,7 +28,6 @@ ITEM_SECONDS: Final = 120.0
 """An item that takes longer is taken for one that never ends; its process is killed."""
 
 _POLL_SECONDS: Final = 0.1
-_ENOSPC: Final = 28
 
 
 class EngineError(RuntimeError):
@@ -253,23 +253,19 @@ def _serve(
         if row >= 0:
             position[1] += 1
 
-    while True:
-        try:
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone or done
+        while True:
             index, skip = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            commit_shard(plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress)
-        except OSError as error:
-            if error.errno != _ENOSPC:
+            try:
+                commit_shard(plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress)
+            except OSError as error:
+                full = error.errno == errno.ENOSPC
+                pipe.send(f"no space left on the device of {evidence}" if full else traceback.format_exc())
+                return
+            except BaseException:  # it goes to the parent, which raises it with this traceback
                 pipe.send(traceback.format_exc())
                 return
-            pipe.send(f"no space left on the device that holds {evidence}")
-            return
-        except BaseException:  # it goes to the parent, which raises it with this traceback
-            pipe.send(traceback.format_exc())
-            return
-        pipe.send(None)
+            pipe.send(None)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,13 @@ def galleries(items: Path, read_images: ReadImages) -> list[Gallery]:
     chosen = [("Highest scores", "the most synthetic by their scores, highest first", len(known), best)]
     for name, title in (("signed", "Signed"), ("declared", "Declared"), ("marked", "Marked")):
         having = np.flatnonzero(table[name].fill_null(False).to_numpy())
-        chosen.append((title, "taken evenly over the pool, in its order", len(having), _spread(having)))
+        spread = _spread(having)
+        how = (
+            "in the pool's order"
+            if len(spread) == len(having)
+            else "taken evenly over the pool, in its order"
+        )
+        chosen.append((title, how, len(having), spread))
     pictures: dict[int, str | None] = {}
     made = []
     for title, how, total, positions in chosen:

@@ -13,32 +13,8 @@ from typing import Final, final
 
 import pyarrow as pa
 
+from poolproof.audit.paths import is_image_name, path_of, readable, storable, walk, walk_names
 from poolproof.errors import InputError
-
-IMAGE_SUFFIXES: Final = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"]
-    + [".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm"]
-)
-"""File endings that the scorer decodes."""
-
-UNDECODED_SUFFIXES: Final = frozenset(
-    [
-        ".heic",
-        ".heif",
-        ".svg",
-        ".svgz",
-        ".psd",
-        ".jxl",
-        ".ico",
-        ".exr",
-        ".hdr",
-        ".dng",
-        ".cr2",
-        ".nef",
-        ".eps",
-    ]
-)
-"""Endings of images that are listed and counted as unsupported."""
 
 MAX_ITEM_BYTES: Final = 1 << 30
 """Larger files are not read: no image of that size is training data, and memory is finite."""
@@ -157,33 +133,29 @@ class FolderReader(AbstractReader):
 
 def list_folder(root: Path) -> Pool:
     """The pool of every image file below a folder, or of one image file, ordered by the bytes of the paths."""
-    files, n_ignored = [], 0
+    files: list[tuple[bytes, str, int]] = []
+    n_ignored = 0
     if root.is_file():
-        root, files = root.parent, [(root.name, root.stat().st_size)]
+        root, files = root.parent, [(b"", root.name, root.stat().st_size)]
     else:
-        for path, size in sorted(walk(root), key=lambda entry: os.fsencode(entry[0])):
+        for path, size in walk(root):
             if is_image_name(path):
-                files.append((path, size))
+                files.append((os.fsencode(path), path, size))
             else:
                 n_ignored += 1
+        files.sort()
     n = len(files)
     items = pa.table(
         {
-            "key": [_readable(path) for path, _ in files],
-            "source": [_storable(path) for path, _ in files],
+            "key": [readable(path) for _, path, _ in files],
+            "source": [storable(path) for _, path, _ in files],
             "offset": [0] * n,
-            "n_bytes": [size for _, size in files],
+            "n_bytes": [size for _, _, size in files],
             "group": [0] * n,
         },
         schema=LISTING,
     )
     return Pool(root, items, n_ignored, FolderReader(root))
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file's ending is that of an image, decodable here or not."""
-    suffix = os.path.splitext(name)[1].lower()
-    return suffix in IMAGE_SUFFIXES or suffix in UNDECODED_SUFFIXES
 
 
 def open_pool(spec: str | Path) -> Pool:
@@ -203,10 +175,16 @@ def open_pool(spec: str | Path) -> Pool:
 
         return list_cached(path)
     root = Path(path)
-    if not root.exists():
+    try:
+        mode = root.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"pool {path!r}: no such file or folder; give a folder, a .tar, a .parquet or hf:NAME"
-        )
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"pool {path!r}: cannot be opened ({error}); give another path") from error
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise InputError(f"pool {path!r}: neither a file nor a folder; give a folder, a .tar or a .parquet")
     if not os.access(root, os.R_OK):
         raise InputError(
             f"pool {path!r}: not readable by this user; change its permissions or run as its owner"
@@ -225,15 +203,19 @@ def _find_kind(root: Path) -> str:
     """The kind of the pool at an existing path."""
     if root.is_file():
         return _kind_of_file(root)
-    if (root / "dataset_info.json").is_file() and (root / "state.json").is_file():
+    if (root / "dataset_dict.json").is_file() or (
+        (root / "dataset_info.json").is_file() and (root / "state.json").is_file()
+    ):
         return "dataset"
-    counts = {"folder": 0, "tar": 0, "parquet": 0}
-    for path, _ in walk(root):
-        suffix = Path(path).suffix.lower()
+    counts = {"folder": 0, "tar": 0, "parquet": 0, "compressed": 0}
+    for path in walk_names(root):
+        suffix = os.path.splitext(path)[1].lower()
         if is_image_name(path):
             counts["folder"] += 1
         elif suffix in (".tar", ".parquet"):
             counts[suffix[1:]] += 1
+        elif path.lower().endswith(_COMPRESSED_TARS):
+            counts["compressed"] += 1
     # img2dataset writes NNNNN.tar beside NNNNN.parquet, and image folders carry a metadata.parquet:
     # Parquet is the pool only where nothing else is
     if counts["folder"] and counts["tar"]:
@@ -245,6 +227,11 @@ def _find_kind(root: Path) -> str:
         return "tar"
     if counts["parquet"] and not counts["folder"]:
         return "parquet"
+    if counts["compressed"] and not counts["folder"]:
+        raise InputError(
+            f"pool {str(root)!r} holds {counts['compressed']} compressed tars; they cannot be read by offset, "
+            "decompress them first"
+        )
     return "folder"
 
 
@@ -254,7 +241,7 @@ def _kind_of_file(path: Path) -> str:
         return "folder"
     if suffix in (".tar", ".parquet"):
         return suffix[1:]
-    if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")):
+    if path.name.lower().endswith(_COMPRESSED_TARS):
         raise InputError(f"pool {str(path)!r}: compressed tars cannot be read by offset; decompress it first")
     raise InputError(
         f"pool {str(path)!r}: not a pool; give a folder, an image, a .tar, a .parquet or hf:NAME"
@@ -282,80 +269,19 @@ def _list_saved(root: Path) -> Pool:
 _OPENERS = {"folder": list_folder, "tar": _list_tars, "parquet": _list_parquet, "dataset": _list_saved}
 
 
-def find_files(root: Path, suffix: str) -> list[str]:
-    """Paths relative to the root of all files with the ending, in the order of their bytes."""
-    if root.is_file():
-        return [root.name]
-    return sorted((path for path, _ in walk(root) if path.lower().endswith(suffix)), key=os.fsencode)
-
-
 def read_file(root: Path, source: str) -> bytes | Unread:
     """A file's bytes, or the status and reason where they cannot be had."""
-    path = root / path_of(source)
     try:
+        path = root / path_of(source)
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return Unread("unreadable", "not-a-file: neither a file nor a link to one")
         if status.st_size > MAX_ITEM_BYTES:
             return Unread("unsupported", f"too-large: {status.st_size} bytes; the limit is {MAX_ITEM_BYTES}")
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Unread("missing", "no-file: removed, or a link to nothing")
     except PermissionError:
         return Unread("unreadable", "denied: no permission to read it")
     except OSError as error:
         return Unread("unreadable", f"read-error: {error.strerror or error}")
-
-
-def is_inside(root: Path, source: str) -> bool:
-    """Whether a path named in a pool stays inside the pool's folder, links and `..` resolved."""
-    try:
-        return (root / source).resolve().is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError):
-        return False
-
-
-def _storable(path: str) -> str:
-    """The path as text that any table holds; a name that is not UTF-8 becomes NUL and its bytes in hex."""
-    raw = os.fsencode(path)
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return "\0" + raw.hex()
-
-
-def path_of(source: str) -> str:
-    """The relative path that a source stands for."""
-    return os.fsdecode(bytes.fromhex(source[1:])) if source.startswith("\0") else source
-
-
-def _readable(path: str) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def walk(root: Path) -> Iterator[tuple[str, int]]:
-    """Relative path and size of every file below the root; a dangling link has size 0, hidden names are skipped."""
-    stack = [root]
-    seen = {os.path.realpath(root)}
-    while stack:
-        folder = stack.pop()
-        try:
-            entries = list(os.scandir(folder))
-        except PermissionError as error:
-            raise InputError(
-                f"folder {str(folder)!r}: not readable by this user; change its permissions"
-            ) from error
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                real = os.path.realpath(entry.path)
-                if real not in seen:  # a link back up would never end
-                    seen.add(real)
-                    stack.append(Path(entry.path))
-                continue
-            try:
-                size = entry.stat().st_size
-            except OSError:
-                size = 0
-            yield os.path.relpath(entry.path, root), size

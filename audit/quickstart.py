@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+from poolproof.audit.digits import LEVELS, Item, encode_item, lay_evidence, make_items
 from poolproof.audit.files import replace_file, write_json
+from poolproof.audit.progress import AbstractProgress, Silence
+from poolproof.audit.run import audit_pool
+from poolproof.audit.spec import AuditSpec
 from poolproof.errors import InputError
 from poolproof.simulate.diffusion import DiffusionSpec, fit_diffusion
-from poolproof.watermark.dwt import embed_dwt
-from poolproof.watermark.payloads import Payload, load_payloads
-
-LEVELS: Final = 16
-"""Largest grey level of the digits."""
-
-# Both colours, and all between them, have U near 130 in YUV. That lies in the lower half of a step of the public
-# mark, where flat areas take both bits. In the upper half, bit 0 would be lost: see `embed_dwt`.
-PAPER: Final = (232, 233, 238)
-INK: Final = (40, 42, 47)
 
 TRUTH_RANGE: Final = (0.2, 0.4)
 """The share is drawn uniformly from here."""
 
-MARKS: Final = ("sdxl", "stable-diffusion-v2")
-"""Public payloads that marked items carry in turn."""
-
 FOLDERS: Final = ("pool", "real", "synthetic")
 TRUTH_FILE: Final = "truth.parquet"
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """How a digit becomes a file. All classes use the same mixture, so that content alone tells them apart.
-
-    Attributes:
-        suffix: file ending.
-        enlarge: side of one pixel of the digit, in pixels.
-        options: of the encoder.
-        keeps_mark: whether a public mark survives the encoder; halved chroma destroys it.
-    """
-
-    suffix: str
-    enlarge: int
-    options: Mapping[str, Any]
-    keeps_mark: bool
-
-
-# 32 and 36 pixels: 256 and 288 a side, from the least size of the public marks
-RENDERINGS: Final = tuple(
-    Rendering(suffix, enlarge, options, keeps_mark)
-    for enlarge in (32, 36)
-    for suffix, options, keeps_mark in (
-        ("png", {"format": "PNG"}, True),
-        ("jpg", {"format": "JPEG", "quality": 95, "subsampling": 0}, True),
-        ("jpg", {"format": "JPEG", "quality": 90, "subsampling": 2}, False),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -87,6 +47,14 @@ class QuickstartSpec:
     declared_share: float = 0.1
     marked_share: float = 0.1
     diffusion: DiffusionSpec = field(default_factory=DiffusionSpec)
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_train", 1), ("n_reference", 1), ("n_pool", 10)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: got {getattr(self, name)}, allowed {least} or more")
+        for name in ("declared_share", "marked_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}: got {getattr(self, name)}, allowed 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -116,23 +84,6 @@ class QuickstartPools:
     seed: int
 
 
-@dataclass(frozen=True)
-class _Item:
-    """A digit on its way to a file."""
-
-    levels: UInt8[np.ndarray, "h w"]
-    digit: int
-    synthetic: bool
-    rendering: Rendering
-    parameters: str | None = None
-    payload: Payload | None = None
-
-    @property
-    def evidence(self) -> str | None:
-        """What is laid into the file, in a word."""
-        return "declared" if self.parameters else f"marked:{self.payload.name}" if self.payload else None
-
-
 def build_pools(
     out: Path,
     *,
@@ -158,6 +109,8 @@ def build_pools(
     report = on_progress or (lambda stage, progress: None)
     if seed < 0:
         raise InputError(f"seed: got {seed}, allowed 0 or more")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out: got {str(out)!r}, a file, allowed a folder; choose another name")
     manifest = json.dumps({"seed": seed, "spec": asdict(spec)}, sort_keys=True)
     if any((out / name).exists() for name in (*FOLDERS, TRUTH_FILE)):
         return _open_pools(out, manifest, seed)
@@ -181,15 +134,58 @@ def build_pools(
     n = spec.n_reference
     members = {
         "pool": _shuffled(
-            _items(digits[rest], labels[rest], False, lay)
-            + _with_evidence(_items(samples[n:], drawn[n:], True, lay), spec, lay),
+            make_items(digits[rest], labels[rest], False, rng=lay)
+            + lay_evidence(
+                make_items(samples[n:], drawn[n:], True, rng=lay),
+                spec.declared_share,
+                spec.marked_share,
+                rng=lay,
+            ),
             lay,
         ),
-        "real": _items(digits[reference], labels[reference], False, lay),
-        "synthetic": _items(samples[:n], drawn[:n], True, lay),
+        "real": make_items(digits[reference], labels[reference], False, rng=lay),
+        "synthetic": make_items(samples[:n], drawn[:n], True, rng=lay),
     }
     _write(out, members, manifest, lambda progress: report("writing", progress))
     return _open_pools(out, manifest, seed)
+
+
+def run_quickstart(
+    out: Path,
+    *,
+    seed: int,
+    workers: int | None = None,
+    progress: AbstractProgress | None = None,
+    spec: QuickstartSpec | None = None,
+) -> dict[str, Any]:
+    """Builds the pools, audits the contaminated one in `out` with both references, and returns the summary.
+
+    Args:
+        out: folder of the pools, the run and its report.
+        seed: 0 or more; seed of everything.
+        workers: processes of the audit; None for one a core.
+        progress: told of the stages and items.
+        spec: sizes.
+
+    Raises:
+        InputError: as `build_pools`.
+    """
+    started = time.monotonic()
+    progress = progress or Silence()
+    with progress.stage("training a diffusion model and building the pools"):
+        pools = build_pools(out, seed=seed, spec=spec)
+    # features without weights: the figures must not depend on which weights happen to be cached
+    audit = AuditSpec(
+        pool=str(pools.pool),
+        out=out,
+        real=str(pools.real),
+        synthetic=str(pools.synthetic),
+        embedder="forensic",
+        workers=workers,
+        seed=seed,
+    )
+    report = audit_pool(audit, command=f"poolproof quickstart --out {out} --seed {seed}", progress=progress)
+    return summarise(out, report, pools, time.monotonic() - started)
 
 
 def summarise(out: Path, report: Mapping[str, Any], pools: QuickstartPools, seconds: float) -> dict[str, Any]:
@@ -260,53 +256,13 @@ def _split(n: int, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Int
     return np.split(rng.permutation(n)[: sum(sizes)], np.cumsum(sizes)[:-1])
 
 
-def _items(
-    levels: UInt8[np.ndarray, "n h w"],
-    digits: Int[np.ndarray, " n"],
-    synthetic: bool,
-    rng: np.random.Generator,
-) -> list[_Item]:
-    """Items in all renderings equally often (up to one), at random: no class has a format of its own."""
-    turns = rng.permutation(np.arange(len(levels)) % len(RENDERINGS))
-    return [
-        _Item(image, int(digit), synthetic, RENDERINGS[turn])
-        for image, digit, turn in zip(levels, digits, turns, strict=True)
-    ]
-
-
-def _with_evidence(items: list[_Item], spec: QuickstartSpec, rng: np.random.Generator) -> list[_Item]:
-    """The items, some declared or marked. Formats stay as they are: evidence goes where it can last."""
-    order = rng.permutation(len(items)).tolist()
-    declared = [i for i in order if items[i].rendering.suffix == "png"][
-        : round(spec.declared_share * len(items))
-    ]
-    free = [i for i in order if items[i].rendering.keeps_mark and i not in declared]
-    marked = free[: round(spec.marked_share * len(items))]
-    payloads = [payload for payload in load_payloads() if payload.name in MARKS]
-    laid = list(items)
-    for i in declared:
-        laid[i] = replace(items[i], parameters=_parameters(items[i], spec.diffusion, rng))
-    for turn, i in enumerate(marked):
-        laid[i] = replace(items[i], payload=payloads[turn % len(payloads)])
-    return laid
-
-
-def _parameters(item: _Item, spec: DiffusionSpec, rng: np.random.Generator) -> str:
-    """Generation parameters in the form that a widespread web interface writes into PNG files."""
-    side = item.levels.shape[0] * item.rendering.enlarge
-    return (
-        f"digit {item.digit}\nSteps: {spec.n_sampling_steps}, Sampler: DDIM, CFG scale: 1.0, "
-        f"Seed: {rng.integers(2**32)}, Size: {side}x{side}"
-    )
-
-
-def _shuffled(items: list[_Item], rng: np.random.Generator) -> list[_Item]:
+def _shuffled(items: list[Item], rng: np.random.Generator) -> list[Item]:
     return [items[i] for i in rng.permutation(len(items))]
 
 
 def _write(
     out: Path,
-    members: Mapping[str, list[_Item]],
+    members: Mapping[str, list[Item]],
     manifest: str,
     on_progress: Callable[[float], None],
 ) -> None:
@@ -324,7 +280,7 @@ def _write(
             folder.mkdir()
             for number, item in enumerate(items):
                 key = f"{number:06d}.{item.rendering.suffix}"
-                (folder / key).write_bytes(_encode(item))
+                (folder / key).write_bytes(encode_item(item))
                 if name == "pool":
                     for column, value in zip(
                         truth.values(), (key, item.synthetic, item.evidence), strict=True
@@ -338,18 +294,3 @@ def _write(
     table = pa.table({name: pa.array(truth[name], kind) for name, kind in types.items()})
     with replace_file(out / TRUTH_FILE) as path:
         pq.write_table(table.replace_schema_metadata({"quickstart": manifest}), path)
-
-
-def _encode(item: _Item) -> bytes:
-    """The encoded image of a digit: paper and ink, enlarged without smoothing, with the evidence laid in."""
-    ramp = np.linspace(PAPER, INK, LEVELS + 1).round().astype(np.uint8)
-    pixels = ramp[item.levels].repeat(item.rendering.enlarge, axis=0).repeat(item.rendering.enlarge, axis=1)
-    options = dict(item.rendering.options)
-    if item.parameters is not None:
-        options["pnginfo"] = PngInfo()
-        options["pnginfo"].add_text("parameters", item.parameters)
-    if item.payload is not None:
-        pixels = embed_dwt(pixels, item.payload.bits)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, **options)
-    return buffer.getvalue()

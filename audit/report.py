@@ -139,13 +139,12 @@ def headline(report: Mapping[str, Any]) -> Headline:
             figure="No figure",
             words="for the synthetic share",
             told=False,
-            basis="No item of the pool could be scored, so nothing can be said about the share.",
+            basis="Nothing can be said about how much of this pool is synthetic.",
             why=report["why"],
         )
     count = share["count"]
-    between = f"{count['lower']:,} to {count['upper']:,} images"
-    if count["point"] is not None:
-        between = f"about {counted(count['point'], 'image')} ({between})"
+    between = f"{count['lower']:,} to {count['upper']:,}"
+    about = None if count["point"] is None else f"about {counted(count['point'], 'image')} ({between})"
     told = share["point"] is not None or share["lower"] > 0
     return Headline(
         qualifier="at least" if told and share["point"] is None else "",
@@ -154,7 +153,7 @@ def headline(report: Mapping[str, Any]) -> Headline:
         told=told,
         interval=f"{100 * share['level']:g}\u00a0% interval "
         f"{percent(share['lower'], sign=False)} to {percent(share['upper'])}",
-        count=between,
+        count=about or f"{between} images",
         basis=_basis(report),
         why=share["why"],
     )
@@ -204,7 +203,7 @@ def tiers(report: Mapping[str, Any]) -> list[Tier]:
     facts = []
     if detected["threshold"] is not None:
         facts.append(f"threshold {detected['threshold']:.3g}")
-    for rate, words in (("tpr", "of synthetic references found"), ("fpr", "false alarms on real references")):
+    for rate, words in (("tpr", "synthetic references found"), ("fpr", "real references falsely flagged")):
         if detected[rate] is not None:
             x, n = detected[rate]["x"], detected[rate]["n"]
             facts.append(f"{x:,} of {n:,} {words}" + (f" ({percent(x / n)})" if n else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -40,8 +40,8 @@ class DiffusionSpec:
 
     Attributes:
         n_timesteps: levels of noise in training, 2 or more.
-        target: what the denoiser predicts: `image`, `noise` or `velocity`. With few images and steps, `image` gives
-            the cleanest samples and `velocity` the most varied.
+        target: what the denoiser predicts: `image`, `noise` or `velocity`. On small sets `image` gives the
+            cleanest samples, and `velocity` more varied ones.
         n_sampling_steps: denoising steps per sample, 1 to `n_timesteps`.
         width: units per hidden layer of the denoiser.
         n_blocks: residual blocks of the denoiser.
@@ -195,11 +195,13 @@ class DiffusionGenerator(AbstractGenerator):
     model: DiffusionModel | None = None
     is_bytes: bool = False
 
-    def fit(self, images: Images, labels: Int[np.ndarray, " n"] | None, *, rng: np.random.Generator) -> Self:
+    def fit(
+        self, images: Images, labels: Int[np.ndarray, " n"] | None, *, rng: np.random.Generator
+    ) -> DiffusionGenerator:
         """A generator fitted to the images from scratch; see `fit_diffusion`."""
         is_bytes = images.dtype == np.uint8
         pixels = images / np.float32(127.5) - np.float32(1) if is_bytes else images
-        return type(self)(self.spec, fit_diffusion(pixels, labels, self.spec, rng=rng), is_bytes)
+        return DiffusionGenerator(self.spec, fit_diffusion(pixels, labels, self.spec, rng=rng), is_bytes)
 
     def sample(
         self,

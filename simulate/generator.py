@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -19,7 +18,9 @@ class AbstractGenerator(abc.ABC):
     """
 
     @abc.abstractmethod
-    def fit(self, images: Images, labels: Int[np.ndarray, " n"] | None, *, rng: np.random.Generator) -> Self:
+    def fit(
+        self, images: Images, labels: Int[np.ndarray, " n"] | None, *, rng: np.random.Generator
+    ) -> AbstractGenerator:
         """A generator fitted to the images from scratch.
 
         Args:

@@ -197,7 +197,7 @@ def interval_chart(
         floor_label: words at that mark.
         name: unique on the page.
     """
-    reach = next(edge for edge in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if upper * 1.2 <= edge or edge == 1)
+    reach = next(edge for edge in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if upper * 1.1 <= edge or edge == 1)
     words = f"{percent(lower, sign=False)} to {percent(upper)}"
 
     def draw(width: int) -> Figure:

@@ -177,6 +177,27 @@ def quickstart(
     typer.echo(f"report   {out / 'report.html'}")
 
 
+models = typer.Typer(help="Weights of embedding models on this machine.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models, name="models", short_help="List or fetch the weights of embedding models.")
+
+
+@models.command("list")
+def list_models() -> None:
+    """List suggested embedders and where their weights lie. Nothing is fetched."""
+    from poolproof.detectors.weights import list_weights
+
+    for weights in list_weights():
+        typer.echo(f"{weights.spec:42} {weights.path or 'not here; poolproof models pull ' + weights.spec}")
+
+
+@models.command("pull")
+def pull_model(spec: Annotated[str, typer.Argument(help="clip:MODEL/TAG, a pretrained tag of open_clip.")]) -> None:
+    """Fetch an embedder's weights into the local cache. The only command that uses the network."""
+    from poolproof.detectors.weights import pull_weights
+
+    typer.echo(str(pull_weights(spec)))
+
+
 def _render(run: Path) -> None:
     from poolproof.audit.report import render_report
     from poolproof.audit.run import RunFolder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from poolproof.audit.evidence import ITEMS, STATUSES
+from poolproof.audit.report import render_report
 
 HOSTILE_KEY = "<img src=x onerror=alert(1)>.png"
 HOSTILE_KEYS = (
@@ -59,6 +61,21 @@ def write_run() -> Callable[[Path, str], FinishedRun]:
 def make_run(tmp_path: Path, write_run: Callable[[Path, str], FinishedRun]) -> Callable[[str], FinishedRun]:
     """Writes a run into the test's own folder, which the test may change."""
     return lambda kind: write_run(tmp_path, kind)
+
+
+@pytest.fixture(scope="session")
+def rendered(
+    write_run: Callable[[Path, str], FinishedRun], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Gives the page of a run of the given kind, rendered once for all tests that only look."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    @functools.cache
+    def render(kind: str) -> Path:
+        run = write_run(folder, kind)
+        return render_report(run.path, read_images=run.read_images)
+
+    return render
 
 
 def _read_images(rows: Sequence[int]) -> dict[int, bytes | None]:

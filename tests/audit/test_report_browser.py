@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,8 +10,6 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-
-from poolproof.audit.report import render_report
 
 pytestmark = pytest.mark.browser
 
@@ -64,21 +61,6 @@ class Visit:
     def _note(self, url: str, path: Path) -> None:
         if url != path.as_uri() and not url.startswith("data:"):
             self.events.append(f"request: {url}")
-
-
-@pytest.fixture(scope="module")
-def rendered(
-    write_run: Callable[[Path, str], Any], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """Gives the page of a run of the given kind, rendered once."""
-    folder = tmp_path_factory.mktemp("runs")
-
-    @functools.cache
-    def render(kind: str) -> Path:
-        run = write_run(folder, kind)
-        return render_report(run.path, read_images=run.read_images)
-
-    return render
 
 
 @pytest.fixture

@@ -55,8 +55,8 @@ def limits(counts: tuple[int, ...], alpha: float = 0.05) -> tuple[float, float]:
 def drawn_limits(
     counts: tuple[int, ...], rng: np.random.Generator, alpha: float = 0.05
 ) -> tuple[float, float]:
-    """Return both limits as quantiles of a million random draws."""
-    size, alpha = 1_000_000, 0.05
+    """Return both limits as quantiles of 300 000 random draws."""
+    size, alpha = 300_000, 0.05
     flagged, pool, true_positives, synthetic, false_positives, real = counts
 
     def low(x: int, n: int) -> Float64[np.ndarray, " n"]:
@@ -82,9 +82,9 @@ def drawn_limits(
 @pytest.mark.reference
 @pytest.mark.parametrize("counts", COUNTS)
 def test_limits_are_the_quantiles_of_random_draws(counts: tuple[int, ...]) -> None:
-    """The quadrature gives the quantiles of a million draws, up to those draws' own error."""
+    """The quadrature gives the quantiles of 300 000 draws, up to those draws' own error."""
     found, drawn = limits(counts), drawn_limits(counts, np.random.default_rng(7))
-    assert found == pytest.approx(drawn, abs=2e-3)
+    assert found == pytest.approx(drawn, abs=4e-3)
 
 
 @pytest.mark.parametrize("counts", COUNTS)
@@ -131,8 +131,8 @@ def test_probability_grows_with_the_share() -> None:
     """The distribution of the share is a distribution function, also where the closed-form rate changes."""
     rates = beta(20, 981), beta(3, 98), beta(60, 41)
     values = [share_below(x, *rates) for x in np.linspace(0, 1, 101)]
-    assert np.all(np.diff(values) >= -1e-9)
-    assert 0 <= values[0] <= values[-1] <= 1 + 1e-9
+    assert np.all(np.diff(values) >= -1e-7)
+    assert 0 <= values[0] <= values[-1] <= 1 + 1e-7
 
 
 @pytest.mark.parametrize("pool", [10, 10**9])
