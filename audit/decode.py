@@ -13,6 +13,7 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from poolproof.audit.frames import count_frames
 from poolproof.audit.jpeg import estimate_quality, find_scan_fault
+from poolproof.audit.pool import one_line
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
 """Formats that are decoded; Pillow's others are rare in pools and a larger target for hostile files. JPEG
@@ -111,11 +112,11 @@ def decode_image(data: bytes) -> Decoded:
     except UnidentifiedImageError:
         return Decoded(None, None, *_name_stranger(data))
     except Image.DecompressionBombError as error:
-        return Decoded(header, None, "unsupported", f"too-large: {_line(error)}")
+        return Decoded(header, None, "unsupported", f"too-large: {one_line(error)}")
     except MemoryError:
         return Decoded(header, None, "unsupported", "too-large: not enough memory to decode it")
     except Exception as error:  # a hostile file can make a decoder raise anything; it costs its own row
-        return Decoded(header, None, "unreadable", f"{_code(error, data)}: {_line(error)}")
+        return Decoded(header, None, "unreadable", f"{_code(error, data)}: {one_line(error)}")
 
 
 def _read_header(image: Image.Image, data: bytes) -> Header:
@@ -195,8 +196,3 @@ def _stated_size(data: bytes) -> int:
             return 0
         position += size
     return position
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:160]
-    return text or type(error).__name__

@@ -46,7 +46,7 @@ def parse_gate(text: str) -> Gate:
     match = _FORM.fullmatch(text)
     if match is None:
         raise InputError(
-            f"--fail-if {text!r}: not a condition; write FIELD OPERATOR NUMBER, such as 'share.lower > 0.05', "
+            f"--fail-if {text!r}: not a condition; write FIELD OPERATOR NUMBER, as in 'share.lower > 0.05', "
             f"with one of {', '.join(_OPERATORS)}"
         )
     field, comparison, number = match.groups()

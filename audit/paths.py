@@ -10,30 +10,23 @@ from typing import Final
 
 from poolproof.errors import InputError
 
-IMAGE_SUFFIXES: Final = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
-    + (".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm")
-)
+# fmt: off
+IMAGE_SUFFIXES: Final = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
+    ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm",
+))
 """File endings that the scorer decodes."""
 
-UNDECODED_SUFFIXES: Final = frozenset(
-    (
-        ".heic",
-        ".heif",
-        ".svg",
-        ".svgz",
-        ".psd",
-        ".jxl",
-        ".ico",
-        ".exr",
-        ".hdr",
-        ".dng",
-        ".cr2",
-        ".nef",
-        ".eps",
-    )
-)
+UNDECODED_SUFFIXES: Final = frozenset((
+    ".heic", ".heif", ".svg", ".svgz", ".psd", ".jxl", ".ico", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".eps",
+))
 """Endings of images that are listed and counted as unsupported."""
+
+COMPRESSED_TAR_SUFFIXES: Final = (
+    ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4",
+)
+"""Endings of tars that cannot be read by offset."""
+# fmt: on
 
 
 def is_image_name(name: str) -> bool:

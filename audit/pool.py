@@ -13,7 +13,15 @@ from typing import Final, final
 
 import pyarrow as pa
 
-from poolproof.audit.paths import is_image_name, path_of, readable, storable, walk, walk_names
+from poolproof.audit.paths import (
+    COMPRESSED_TAR_SUFFIXES,
+    is_image_name,
+    path_of,
+    readable,
+    storable,
+    walk,
+    walk_names,
+)
 from poolproof.errors import InputError
 
 MAX_ITEM_BYTES: Final = 1 << 30
@@ -54,6 +62,11 @@ class Unread:
 
     status: str
     reason: str
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one short line, its type where it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class AbstractReader(abc.ABC):
@@ -214,7 +227,7 @@ def _find_kind(root: Path) -> str:
             counts["folder"] += 1
         elif suffix in (".tar", ".parquet"):
             counts[suffix[1:]] += 1
-        elif path.lower().endswith(_COMPRESSED_TARS):
+        elif path.lower().endswith(COMPRESSED_TAR_SUFFIXES):
             counts["compressed"] += 1
     # img2dataset writes NNNNN.tar beside NNNNN.parquet, and image folders carry a metadata.parquet:
     # Parquet is the pool only where nothing else is
@@ -241,7 +254,7 @@ def _kind_of_file(path: Path) -> str:
         return "folder"
     if suffix in (".tar", ".parquet"):
         return suffix[1:]
-    if path.name.lower().endswith(_COMPRESSED_TARS):
+    if path.name.lower().endswith(COMPRESSED_TAR_SUFFIXES):
         raise InputError(f"pool {str(path)!r}: compressed tars cannot be read by offset; decompress it first")
     raise InputError(
         f"pool {str(path)!r}: not a pool; give a folder, an image, a .tar, a .parquet or hf:NAME"

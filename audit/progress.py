@@ -19,7 +19,7 @@ class AbstractProgress(abc.ABC):
     """Is told what goes on."""
 
     @abc.abstractmethod
-    def items(self, label: str, total: int, before: int) -> contextlib.AbstractContextManager[Tick]:
+    def items(self, label: str, total: int, before: int, unit: str = "items") -> contextlib.AbstractContextManager[Tick]:
         """A stage that counts items; the tick takes the number finished in this call."""
 
     @abc.abstractmethod
@@ -32,9 +32,9 @@ class Silence(AbstractProgress):
     """Says nothing."""
 
     @contextlib.contextmanager
-    def items(self, label: str, total: int, before: int) -> Iterator[Tick]:
+    def items(self, label: str, total: int, before: int, unit: str = "items") -> Iterator[Tick]:
         """Ignores the ticks."""
-        del label, total, before
+        del label, total, before, unit
         yield lambda n_done: None
 
     @contextlib.contextmanager
@@ -49,11 +49,11 @@ class Lines(AbstractProgress):
     """One line at the start and end of a stage, and one every few seconds, to standard error."""
 
     @contextlib.contextmanager
-    def items(self, label: str, total: int, before: int) -> Iterator[Tick]:
+    def items(self, label: str, total: int, before: int, unit: str = "items") -> Iterator[Tick]:
         """Lines with count, rate and time left."""
         started = last = time.monotonic()
         resumed = f", {before} done earlier" if before else ""
-        _say(f"{label}: {total} items{resumed}")
+        _say(f"{label}: {total} {unit}{resumed}")
 
         def tick(n_done: int) -> None:
             nonlocal last
@@ -62,13 +62,13 @@ class Lines(AbstractProgress):
                 last = now
                 rate = n_done / (now - started)
                 left = (total - before - n_done) / rate
-                _say(f"{label}: {before + n_done} of {total}, {rate:.0f}/s, {_clock(left)} left")
+                _say(f"{label}: {before + n_done} of {total} {unit}, {rate:.0f}/s, {_clock(left)} left")
 
         yield tick
         seconds = time.monotonic() - started
         n = total - before
         _say(
-            f"{label}: done, {n} items in {seconds:.1f} s"
+            f"{label}: done, {n} {unit} in {seconds:.1f} s"
             + (f", {n / seconds:.0f}/s" if n and seconds else "")
         )
 
@@ -85,8 +85,9 @@ class Bars(AbstractProgress):
     """Rich bars on a terminal."""
 
     @contextlib.contextmanager
-    def items(self, label: str, total: int, before: int) -> Iterator[Tick]:
+    def items(self, label: str, total: int, before: int, unit: str = "items") -> Iterator[Tick]:
         """A bar with count, rate and time left."""
+        del unit
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import stat
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import BinaryIO, Final, final
 
 import pyarrow as pa
 
-from poolproof.audit.pool import (
-    LISTING,
-    MAX_ITEM_BYTES,
-    AbstractReader,
-    ItemRef,
-    Pool,
-    Unread,
-    find_files,
-    is_image_name,
-)
+from poolproof.audit.paths import find_files, is_image_name, path_of, readable, storable
+from poolproof.audit.pool import LISTING, MAX_ITEM_BYTES, AbstractReader, ItemRef, Pool, Unread, one_line
 from poolproof.errors import InputError
 
 _BLOCK: Final = 512
+_PADDING: Final = 1 << 20
+"""How far behind the end marker a tar is looked through for more."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +30,11 @@ class Member:
     n_bytes: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Sample:
     key: str
     image: Member
-    beside: list[Member] = field(default_factory=list)
+    beside: tuple[Member, ...] = ()
 
 
 @final
@@ -54,12 +50,13 @@ class TarReader(AbstractReader):
         yield from _read_members(self.root, refs)
 
     def sidecars(self, ref: ItemRef) -> dict[str, bytes]:
-        """The other members of the sample, by ending."""
-        samples, _ = _index(self.root / ref.source)
-        sample = next((s for s in samples if s.image.offset == ref.offset), None)
+        """The other members of the sample, by ending. Lists the tar anew at each call."""
+        samples, _ = _index(self.root / path_of(ref.source))
+        sample = next((s for s in samples if s.image.offset == ref.offset and s.key == ref.key), None)
         if sample is None:
             raise InputError(
-                f"tar {ref.source!r} has no image at byte {ref.offset}; it changed since it was listed"
+                f"tar {readable(path_of(ref.source))!r} has no image {ref.key!r} at byte {ref.offset}; "
+                "it changed since it was listed, start a new run"
             )
         beside = [ItemRef(0, ref.key, ref.source, m.offset, m.n_bytes) for m in sample.beside]
         read = zip(sample.beside, _read_members(self.root, beside), strict=True)
@@ -70,15 +67,17 @@ def list_tars(root: Path) -> Pool:
     """The pool of one tar or a folder of tars: samples that hold an image, in the order of their members.
 
     Only headers are read. A sample's key is the member's path up to the first dot of its file name, as
-    WebDataset has it. Keys may occur again in another tar, so an item is known by source, key and offset.
+    WebDataset has it. Where no member is `KEY.jpg` or the like, each member with an image's ending is an item
+    under its own name, so that names with dots in them lose nothing. Keys may occur again in another tar, so
+    an item is known by source, key and offset.
     """
     folder = root.parent if root.is_file() else root
     rows: list[tuple[str, int, _Sample]] = []
     n_ignored = 0
     for group, tar in enumerate(find_files(root, ".tar")):
         samples, n_lone = _index(folder / tar)
-        n_ignored += n_lone + sum(len(sample.beside) for sample in samples)
-        rows += [(tar, group, sample) for sample in samples]
+        n_ignored += n_lone
+        rows += [(storable(tar), group, sample) for sample in samples]
     items = pa.table(
         {
             "key": [sample.key for _, _, sample in rows],
@@ -94,76 +93,117 @@ def list_tars(root: Path) -> Pool:
 
 def _read_members(root: Path, refs: Sequence[ItemRef]) -> Iterator[bytes | Unread]:
     """The bytes at each reference's offset; one open file per run of equal sources."""
-    handle, opened, failure = None, None, None
+    for source, run in itertools.groupby(refs, key=lambda ref: ref.source):
+        tar = _open_tar(root / path_of(source))
+        if isinstance(tar, Unread):
+            yield from (tar for _ in run)
+            continue
+        with tar:
+            yield from (_read_member(tar, ref) for ref in run)
+
+
+def _open_tar(path: Path) -> BinaryIO | Unread:
     try:
-        for ref in refs:
-            if ref.source != opened:
-                if handle is not None:
-                    handle.close()
-                handle, opened, failure = None, ref.source, None
-                try:
-                    handle = (root / ref.source).open("rb")
-                except FileNotFoundError:
-                    failure = Unread("missing", "no-file: the tar is not there any more")
-                except OSError as error:
-                    failure = Unread("unreadable", f"read-error: {error.strerror or error}")
-            if handle is None:
-                yield failure or Unread("unreadable", "read-error: the tar cannot be read")
-            elif ref.n_bytes < 0:
-                yield Unread("unreadable", "cut: the tar is damaged or ends here; what followed is lost")
-            elif ref.n_bytes > MAX_ITEM_BYTES:
-                yield Unread("unsupported", f"too-large: {ref.n_bytes} bytes; the limit is {MAX_ITEM_BYTES}")
-            else:
-                handle.seek(ref.offset)
-                data = handle.read(ref.n_bytes)
-                whole = len(data) == ref.n_bytes
-                yield (
-                    data
-                    if whole
-                    else Unread("unreadable", f"cut: {len(data)} of {ref.n_bytes} bytes are there")
-                )
-    finally:
-        if handle is not None:
-            handle.close()
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
+            return Unread("unreadable", "not-a-file: neither a file nor a link to one")
+        return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return Unread("missing", "no-file: the tar is not there any more, or a link to nothing")
+    except PermissionError:
+        return Unread("unreadable", "denied: no permission to read the tar")
+    except OSError as error:
+        return Unread("unreadable", f"read-error: {one_line(error)}")
+
+
+def _read_member(tar: BinaryIO, ref: ItemRef) -> bytes | Unread:
+    if ref.n_bytes < 0:
+        return Unread("unreadable", "cut: the tar is damaged or ends here; what followed is lost")
+    if ref.n_bytes > MAX_ITEM_BYTES:
+        return Unread("unsupported", f"too-large: {ref.n_bytes} bytes; the limit is {MAX_ITEM_BYTES}")
+    try:
+        tar.seek(ref.offset)
+        data = tar.read(ref.n_bytes)
+    except OSError as error:
+        return Unread("unreadable", f"read-error: {one_line(error)}")
+    if len(data) < ref.n_bytes:
+        return Unread("unreadable", f"cut: {len(data)} of {ref.n_bytes} bytes are there")
+    return data
 
 
 def _index(path: Path) -> tuple[list[_Sample], int]:
-    """The samples of one tar and the number of members that belong to no image.
+    """The samples of one tar, and the number of members that are not the image of one.
 
     A tar that is damaged or ends in the middle gives the samples whose headers could be read, and one more
     entry in its own name that is unreadable, so that the loss shows in the accounting.
     """
-    members: dict[str, list[Member]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for info in tar:
-                if info.isfile():
-                    key, ending = _split_name(info.name)
-                    members.setdefault(key, []).append(Member(ending, info.offset_data, info.size))
-                # tarfile keeps every header otherwise, and a shard may hold 100,000
-                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
-            complete = _has_end_marker(path, tar.offset)
-    except (tarfile.TarError, OSError, ValueError, OverflowError):
-        complete = False
-    samples, n_lone = [], 0
-    for key, parts in members.items():
-        images = [m for m in parts if m.ending.count(".") == 1 and is_image_name(f"x{m.ending}")]
-        if not images:
-            n_lone += len(parts)
-            continue
-        samples.append(_Sample(key, images[0], [m for m in parts if m is not images[0]]))
-    n_bytes = path.stat().st_size
+    opened = _open_tar(path)
+    if isinstance(opened, Unread):
+        return [_Sample(readable(path.name), Member("", 0, -1))], 0
+    with opened:
+        members, n_members, complete = _read_headers(opened)
+        n_bytes = opened.seek(0, 2)
+    samples = [sample for key, parts in members.items() for sample in _samples(key, parts)]
+    samples.sort(key=lambda sample: sample.image.offset)
+    n_lone = n_members - len(samples)
     cut_inside = any(s.image.offset + s.image.n_bytes > n_bytes for s in samples)
     if not complete and not cut_inside:
-        samples.append(_Sample(path.name, Member("", n_bytes, -1)))
+        samples.append(_Sample(readable(path.name), Member("", n_bytes, -1)))
     return samples, n_lone
 
 
-def _has_end_marker(path: Path, offset: int) -> bool:
-    """Whether the archive ends as tars do, with a block of zeros, and not because the file is cut."""
-    with path.open("rb") as handle:
-        handle.seek(max(0, offset - _BLOCK))
-        return bytes(_BLOCK) in handle.read(3 * _BLOCK)
+def _read_headers(handle: BinaryIO) -> tuple[dict[str, list[Member]], int, bool]:
+    """The members of a tar by key, how many there are of any kind, and whether it is whole."""
+    members: dict[str, list[Member]] = {}
+    n_members, last = 0, -1
+    try:
+        with tarfile.open(fileobj=handle, mode="r:", encoding="utf-8") as tar:
+            while (info := tar.next()) is not None:
+                if info.size < 0 or info.offset <= last:  # would lead back to where it came from, for ever
+                    return members, n_members, False
+                last = info.offset
+                # tarfile keeps every header otherwise, and a shard may hold 100,000
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
+                if info.isdir():
+                    continue
+                n_members += 1
+                key, ending = _split_name(info.name)
+                if info.isreg() and not info.issparse():
+                    members.setdefault(key, []).append(Member(ending, info.offset_data, info.size))
+                elif info.islnk():  # tar stores a file that has two names once
+                    linked, its_ending = _split_name(info.linkname)
+                    target = next((m for m in members.get(linked, ()) if m.ending == its_ending), None)
+                    if target is not None:
+                        members.setdefault(key, []).append(Member(ending, target.offset, target.n_bytes))
+            return members, n_members, _ends_well(handle, tar.offset)
+    except Exception:  # a hostile header makes the parser raise anything, up to MemoryError
+        return members, n_members, False
+
+
+def _ends_well(handle: BinaryIO, offset: int) -> bool:
+    """Whether the archive ends as tars do, with a block of zeros and nothing but zeros behind it."""
+    handle.seek(offset)
+    rest = handle.read(_BLOCK + _PADDING)
+    return len(rest) >= _BLOCK and not rest.strip(b"\0")
+
+
+def _samples(key: str, parts: Sequence[Member]) -> Iterator[_Sample]:
+    """The items among the members with one key: as a rule one, the first with a plain image ending."""
+    images = [m for m in parts if is_image_name(f"x{m.ending}")]
+    stem = key.rpartition("/")[2]
+    if not stem or not images:  # hidden names, such as the `._x.jpg` that macOS adds
+        return
+    plain = [m for m in images if m.ending.count(".") == 1]
+    if not plain:
+        for member in images:
+            name = member.ending.rpartition(".")[0]
+            own = (m for m in parts if m not in images and m.ending.startswith(f"{name}."))
+            beside = tuple(Member(m.ending[len(name) :], m.offset, m.n_bytes) for m in own)
+            yield _Sample(readable(key + name), member, beside)
+        return
+    chosen = [m for m in plain if m.ending == plain[0].ending]  # more than one: the name occurs again
+    beside = tuple(m for m in parts if m not in chosen)
+    for member in chosen:
+        yield _Sample(readable(key), member, beside)
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -164,9 +164,12 @@ def quickstart(
     Needs no network and under 3 minutes on 2 cores.
     """
     from poolproof.audit.progress import choose_progress
-    from poolproof.audit.quickstart import run_quickstart
+    from poolproof.audit.demonstration import run_quickstart
 
-    result = run_quickstart(out, seed=seed, workers=workers, progress=choose_progress(quiet=quiet))
+    command = shlex.join(["poolproof", *sys.argv[1:]])
+    result = run_quickstart(
+        out, seed=seed, workers=workers, command=command, progress=choose_progress(quiet=quiet)
+    )
     _render(out)
     share = result["share"]
     typer.echo(

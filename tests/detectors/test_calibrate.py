@@ -198,7 +198,9 @@ def test_shares_are_covered_from_features_to_interval(references: int) -> None:
         held += found.lower <= share <= found.upper
         points.append(found.point)
     assert held / repetitions >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / repetitions)
-    assert np.mean(points) == pytest.approx(share, abs=4 * np.std(points) / math.sqrt(repetitions) + 0.01)
+    assert np.mean(points) == pytest.approx(
+        share, abs=4 * float(np.std(points)) / math.sqrt(repetitions) + 0.01
+    )
 
 
 @pytest.mark.coverage
