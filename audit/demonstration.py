@@ -43,6 +43,7 @@ def run_quickstart(
     progress = progress or Silence()
     with contextlib.ExitStack() as stages:
         pools = build_pools(out, seed=seed, on_progress=_by_stage(progress, stages), spec=spec)
+    # features without weights: the figures must not depend on which weights happen to be cached
     audit = AuditSpec(
         pool=str(pools.pool),
         out=out,

@@ -12,6 +12,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from poolproof.audit.credentials import Identity, sign_synthetic
 from poolproof.watermark.dwt import embed_dwt
 from poolproof.watermark.payloads import Payload, load_payloads
 
@@ -67,6 +68,7 @@ class Item:
         rendering: how it is encoded.
         parameters: text that declares it synthetic; None for most.
         payload: public mark that it carries; None for most.
+        signed: whether it carries a signed manifest.
     """
 
     levels: UInt8[np.ndarray, "h w"]
@@ -75,10 +77,13 @@ class Item:
     rendering: Rendering
     parameters: str | None = None
     payload: Payload | None = None
+    signed: bool = False
 
     @property
     def evidence(self) -> str | None:
         """What is laid into the file, in a word."""
+        if self.signed:
+            return "signed"
         return "declared" if self.parameters else f"marked:{self.payload.name}" if self.payload else None
 
 
@@ -105,26 +110,35 @@ def make_items(
 
 
 def lay_evidence(
-    items: Sequence[Item], declared_share: float, marked_share: float, *, rng: np.random.Generator
+    items: Sequence[Item],
+    declared_share: float,
+    marked_share: float,
+    n_signed: int,
+    *,
+    rng: np.random.Generator,
 ) -> list[Item]:
-    """The items, some declared, others marked. Formats stay as they are: evidence goes where it can last.
+    """The items, some declared, others marked, a few signed. Formats stay as they are: evidence goes where it can last.
 
     Args:
         items: synthetic items.
         declared_share: share of the items whose metadata state their origin, in [0, 1]; only PNG can.
         marked_share: share of the items that carry a public mark, in [0, 1]; formats that destroy it do not.
+        n_signed: how many carry a signed manifest, at most what the others leave.
         rng: decides which.
     """
     order = rng.permutation(len(items)).tolist()
     declared = [i for i in order if items[i].rendering.suffix == "png"][: round(declared_share * len(items))]
     free = [i for i in order if items[i].rendering.keeps_mark and i not in declared]
     marked = free[: round(marked_share * len(items))]
+    left = [i for i in order if i not in {*declared, *marked}]
     payloads = [payload for payload in load_payloads() if payload.name in MARKS]
     laid = list(items)
     for i in declared:
         laid[i] = replace(items[i], parameters=_parameters(items[i], rng))
     for turn, i in enumerate(marked):
         laid[i] = replace(items[i], payload=payloads[turn % len(payloads)])
+    for i in left[:n_signed]:
+        laid[i] = replace(items[i], signed=True)
     return laid
 
 
@@ -137,8 +151,13 @@ def _parameters(item: Item, rng: np.random.Generator) -> str:
     )
 
 
-def encode_item(item: Item) -> bytes:
-    """The encoded image of a digit: paper and ink, enlarged without smoothing, with the evidence laid in."""
+def encode_item(item: Item, identity: Identity) -> bytes:
+    """The encoded image of a digit: paper and ink, enlarged without smoothing, with the evidence laid in.
+
+    Args:
+        item: the digit.
+        identity: signs the items that are signed.
+    """
     ramp = np.linspace(PAPER, INK, LEVELS + 1).round().astype(np.uint8)
     pixels = ramp[item.levels].repeat(item.rendering.enlarge, axis=0).repeat(item.rendering.enlarge, axis=1)
     options = dict(item.rendering.options)
@@ -149,4 +168,7 @@ def encode_item(item: Item) -> bytes:
         pixels = embed_dwt(pixels, item.payload.bits)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, **options)
+    if item.signed:
+        mime = "image/png" if item.rendering.suffix == "png" else "image/jpeg"
+        return sign_synthetic(buffer.getvalue(), mime, identity, "poolproof quickstart")
     return buffer.getvalue()

@@ -162,8 +162,8 @@ def _without_folds(
 
 
 def _edges(scores: Float[np.ndarray, " n"], threshold: float) -> Float[np.ndarray, " bins"]:
-    """Bin edges that hold the references and the threshold, with room on both sides."""
-    low, high = np.quantile(scores, [0.001, 0.999])
+    """Bin edges that hold nearly all references and the threshold, with room on both sides."""
+    low, high = np.quantile(scores, [0.01, 0.99])
     low, high = min(low, threshold), max(high, threshold)
     margin = 0.1 * (high - low) or 1.0
     return np.linspace(low - margin, high + margin, N_BINS + 1)

@@ -25,9 +25,13 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically: sorted as given, indented, no NaN (JSON has none)."""
+    """Writes JSON atomically: sorted as given, indented, no NaN (JSON has none).
+
+    Text that stands for bytes which are not UTF-8, as in file names, is escaped and read back as it was.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+        temporary.write_text(text, "utf-8", "backslashreplace")
 
 
 def hash_file(path: Path) -> str:

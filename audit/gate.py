@@ -34,7 +34,7 @@ class Gate:
     limit: float
 
     def __str__(self) -> str:
-        return f"{self.field} {self.comparison} {self.limit:g}"
+        return f"{self.field} {self.comparison} {self.limit:.15g}"
 
 
 def parse_gate(text: str) -> Gate:

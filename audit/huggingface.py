@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import pyarrow as pa
 
-from poolproof.audit.parquet import KEY_COLUMNS, find_image_column, image_bytes
-from poolproof.audit.pool import LISTING, AbstractReader, ItemRef, Pool, Unread
+from poolproof.audit.parquet import find_image_column, find_key_column, image_bytes
+from poolproof.audit.pool import LISTING, AbstractReader, ItemRef, Pool, Unread, one_line
 from poolproof.errors import InputError
+
+_NAME: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @final
 @dataclass(frozen=True)
 class DatasetReader(AbstractReader):
-    """Reads rows of a data set. `name` is empty for one saved at `root`, else `NAME[:SPLIT]` in the cache."""
+    """Reads rows of a data set.
+
+    Args:
+        root: the folder that holds its Arrow files.
+        name: empty for one saved at `root`, else `NAME:SPLIT`, and `root` is its folder in the cache: the same
+            build is read however the cache changes.
+        column: the column of images.
+    """
 
     root: Path
     name: str
@@ -26,14 +36,20 @@ class DatasetReader(AbstractReader):
 
     def read(self, refs: Sequence[ItemRef]) -> Iterator[bytes | Unread]:
         """Each row's encoded image."""
-        rows = _undecoded(_load_cached(self.name) if self.name else _load_saved(self.root), self.column)
+        try:
+            dataset = _load_build(self.root, self.name) if self.name else _load_saved(self.root)
+            rows = _undecoded(dataset, self.column)
+        except InputError as error:
+            yield from (Unread("missing", f"no-dataset: {one_line(error)}") for _ in refs)
+            return
+        within = (self.root, *_cache_folders()) if self.name else (self.root,)
         for ref in refs:
             try:
                 value = rows[ref.offset][self.column]
-            except (pa.ArrowException, OSError, IndexError) as error:
-                yield Unread("unreadable", f"read-error: {' '.join(str(error).split())[:200]}")
+            except (pa.ArrowException, OSError, IndexError, ValueError) as error:
+                yield Unread("unreadable", f"read-error: {one_line(error)}")
                 continue
-            yield image_bytes(value, self.root)
+            yield image_bytes(value, self.root, *within)
 
     def sidecars(self, ref: ItemRef) -> dict[str, bytes]:
         """Nothing: a row's other columns stay in the data set."""
@@ -42,27 +58,53 @@ class DatasetReader(AbstractReader):
 
 
 def list_saved(root: Path) -> Pool:
-    """The pool of a data set that `datasets.save_to_disk` wrote."""
+    """The pool of a data set that `datasets.save_to_disk` wrote.
+
+    Raises:
+        InputError: it cannot be opened, holds several splits, or has no column of images.
+    """
     return _list(_load_saved(root), root, "")
 
 
 def list_cached(name: str) -> Pool:
-    """The pool of a data set in the local Hugging Face cache, `NAME[:SPLIT]`; nothing is fetched.
+    """The pool of a data set in the local Hugging Face cache; nothing is fetched or built.
+
+    Args:
+        name: `NAME`, `NAME:SPLIT` or `NAME:CONFIG:SPLIT`, NAME as on the hub. The split may be left out where
+            there is one, the configuration where one is cached.
 
     Raises:
         InputError: it is not in the cache, or the split is not one of its splits.
     """
-    dataset = _load_cached(name)
-    files = dataset.cache_files
-    root = Path(files[0]["filename"]).parent if files else Path.cwd()
-    return _list(dataset, root, name)
+    path, *rest = name.split(":")
+    split = rest.pop() if rest else ""
+    config = rest.pop() if rest else None
+    if rest or not _NAME.fullmatch(path):
+        raise InputError(
+            f"data set {name!r}: not a name; write hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT"
+        )
+    builder = _open_cache(path, config_name=config, version="auto", hash="auto")
+    splits = sorted(map(str, builder.info.splits or {}))
+    if not split and len(splits) == 1:
+        split = splits[0]
+    if split not in splits:
+        raise InputError(f"data set {path!r}: split {split!r}; allowed are {splits}: hf:{path}:SPLIT")
+    root = Path(builder.cache_dir)
+    return _list(_load_build(root, f"{path}:{split}"), root, f"{path}:{split}")
 
 
 def _list(dataset: Any, root: Path, name: str) -> Pool:
-    column = find_image_column(dataset.features.arrow_schema)
+    import datasets
+
+    schema = dataset.features.arrow_schema
+    images = [column for column, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
+    column = images[0] if images else find_image_column(schema)
     n = len(dataset)
-    key_column = next((c for c in KEY_COLUMNS if c in dataset.column_names and c != column), None)
-    keys = [str(k) for k in dataset[key_column]] if key_column else [f"row-{i:08d}" for i in range(n)]
+    keys = [f"row-{i:08d}" for i in range(n)]
+    key_column = find_key_column(schema)
+    if key_column is not None and key_column != column:
+        named = dataset.select_columns([key_column]).with_format("arrow")[:].column(0).to_pylist()
+        keys = [str(key) if key is not None else other for key, other in zip(named, keys, strict=True)]
     items = pa.table(
         {"key": keys, "source": [name or "."] * n, "offset": range(n), "n_bytes": [-1] * n, "group": [0] * n},
         schema=LISTING,
@@ -75,47 +117,61 @@ def _load_saved(root: Path) -> Any:
 
     try:
         loaded = datasets.load_from_disk(str(root))
-    except (FileNotFoundError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"pool {str(root)!r}: not a data set that `datasets` can open: {error}") from error
+    except Exception as error:  # the library raises a dozen kinds, from KeyError to its own
+        raise InputError(
+            f"pool {str(root)!r}: not a data set that `datasets` can open ({one_line(error)}); save it again"
+        ) from error
     if isinstance(loaded, datasets.DatasetDict):
         raise InputError(
-            f"pool {str(root)!r} holds the splits {sorted(loaded)}; give the folder of one of them"
+            f"pool {str(root)!r} holds the splits {sorted(map(str, loaded))}; give the folder of one of them"
         )
     return loaded
 
 
-def _load_cached(name: str) -> Any:
-    import datasets
-    from datasets import config
-
+def _load_build(root: Path, name: str) -> Any:
+    """The data set of one split in one folder of the cache, CACHE/NAME/CONFIG/VERSION/HASH."""
     path, _, split = name.partition(":")
-    # without these the library asks the hub whether the cached copy is the newest
-    offline = datasets.DownloadConfig(local_files_only=True)
-    previous = config.HF_HUB_OFFLINE
-    config.HF_HUB_OFFLINE = True
+    config, version, build = root.parts[-3:]
+    builder = _open_cache(
+        path, cache_dir=str(root.parents[3]), config_name=config, version=version, hash=build
+    )
     try:
-        loaded = datasets.load_dataset(path, download_config=offline)
-    except Exception as error:  # the library raises a dozen kinds, from httpx to its own
-        line = str(error).split("\n")[0][:200]
+        return builder.as_dataset(split=split)
+    except Exception as error:  # as above
         raise InputError(
-            f"data set {path!r} is not in the local cache ({line}); download it first"
+            f"data set {name!r} in the local cache cannot be opened ({one_line(error)}); download it again"
         ) from error
-    finally:
-        config.HF_HUB_OFFLINE = previous
-    if not isinstance(loaded, datasets.DatasetDict):
-        raise InputError(f"data set {path!r}: not a data set of splits")
-    if not split and len(loaded) == 1:
-        split = next(iter(loaded))
-    if split not in loaded:
+
+
+def _open_cache(path: str, **options: Any) -> Any:
+    """The library's own reader of its cache.
+
+    `load_dataset` would ask the hub first, build from a folder that happens to have the name, and fetch what
+    is not there.
+    """
+    from datasets.packaged_modules.cache.cache import Cache
+
+    try:
+        return Cache(repo_id=path, dataset_name=path.rpartition("/")[2], **options)
+    except Exception as error:  # as above
         raise InputError(
-            f"data set {path!r}: split {split!r}; allowed are {sorted(map(str, loaded))}: hf:{path}:SPLIT"
-        )
-    return loaded[split]
+            f"data set {path!r} is not in the local cache ({one_line(error)}); download it first"
+        ) from error
+
+
+def _cache_folders() -> tuple[Path, ...]:
+    """Where the images of a cached data set may lie apart from its Arrow files: unpacked archives."""
+    from datasets import config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(config.HF_DATASETS_CACHE), Path(config.DOWNLOADED_DATASETS_PATH), Path(HF_HUB_CACHE)
 
 
 def _undecoded(dataset: Any, column: str) -> Any:
+    """The column alone, as stored: neither it nor another one is decoded, whatever format was saved with it."""
     import datasets
 
-    if isinstance(dataset.features[column], datasets.Image):
-        return dataset.cast_column(column, datasets.Image(decode=False))
-    return dataset
+    rows = dataset.with_format(None).select_columns([column])
+    if isinstance(rows.features[column], datasets.Image):
+        return rows.cast_column(column, datasets.Image(decode=False))
+    return rows

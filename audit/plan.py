@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from poolproof.audit.files import replace_file
-from poolproof.audit.pool import AbstractReader, FolderReader, ItemRef, Pool, Unread
+from poolproof.audit.files import hash_file, replace_file
+from poolproof.audit.pool import AbstractReader, FolderReader, ItemRef, Pool, Unread, one_line
 from poolproof.errors import InputError
 
 DEFAULT_SHARD_SIZE: Final = 256
@@ -66,10 +66,14 @@ class Plan:
         return Shard(index, open_reader(self.meta["reader"]), tuple(_refs(table)))
 
     def read_rows(self, rows: Sequence[int]) -> Iterator[tuple[int, bytes | Unread]]:
-        """The encoded bytes of some items by their row in the pool."""
-        table = pq.read_table(self.path)
-        wanted = table.filter(pc.is_in(table.column("row"), pa.array(sorted(rows), pa.int64())))
-        refs = _refs(wanted)
+        """Row and encoded bytes of some items by their row in the pool, in the order of the pool.
+
+        Rows that the plan does not hold are left out. Memory holds the plan's row groups that are needed.
+        """
+        if not rows:
+            return
+        wanted = pc.field("row").isin(pa.array(sorted(set(rows)), pa.int64()))
+        refs = _refs(pq.read_table(self.path, filters=wanted))
         reader = open_reader(self.meta["reader"])
         for ref, data in zip(refs, reader.read(refs), strict=True):
             yield ref.row, data
@@ -120,7 +124,7 @@ def make_plan(
     table = table.cast(schema)
     bounds = _shard_bounds(items.column("group").to_numpy(), shard_size)
     with replace_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in itertools.pairwise(bounds):
             writer.write_table(table.slice(start, stop - start), row_group_size=shard_size)
     return read_plan(path)
 
@@ -134,21 +138,20 @@ def read_plan(path: Path) -> Plan:
     try:
         metadata = pq.read_metadata(path)
         meta = json.loads(pq.read_schema(path).metadata[_META])
-    except FileNotFoundError as error:
+        sizes = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        return Plan(path, hash_file(path), sizes, meta["n_pool"], meta)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"no plan at {str(path)!r}; give a folder that `poolproof audit` wrote") from error
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"plan {str(path)!r} is damaged ({error}); remove the run and start it again"
+            f"plan {str(path)!r} is damaged ({one_line(error)}); remove the run and start it again"
         ) from error
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    sizes = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    return Plan(path, sha256, sizes, meta["n_pool"], meta)
 
 
 def describe_reader(reader: AbstractReader) -> dict[str, str]:
-    """The reader as the plan stores it."""
+    """The reader as the plan stores it, its root absolute: a run may go on from another working folder."""
     options = {name: str(value) for name, value in vars(reader).items()}
-    return {"kind": reader.kind, **options}
+    return {"kind": reader.kind, **options, "root": str(reader.root.absolute())}
 
 
 def open_reader(description: Mapping[str, str]) -> AbstractReader:

@@ -19,7 +19,9 @@ class AbstractProgress(abc.ABC):
     """Is told what goes on."""
 
     @abc.abstractmethod
-    def items(self, label: str, total: int, before: int, unit: str = "items") -> contextlib.AbstractContextManager[Tick]:
+    def items(
+        self, label: str, total: int, before: int, unit: str = "items"
+    ) -> contextlib.AbstractContextManager[Tick]:
         """A stage that counts items; the tick takes the number finished in this call."""
 
     @abc.abstractmethod

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,11 +13,9 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from poolproof.audit.credentials import make_identity
 from poolproof.audit.digits import LEVELS, Item, encode_item, lay_evidence, make_items
 from poolproof.audit.files import replace_file, write_json
-from poolproof.audit.progress import AbstractProgress, Silence
-from poolproof.audit.run import audit_pool
-from poolproof.audit.spec import AuditSpec
 from poolproof.errors import InputError
 from poolproof.simulate.diffusion import DiffusionSpec, fit_diffusion
 
@@ -36,6 +34,7 @@ class QuickstartSpec:
         n_train: real images that the model learns from.
         n_reference: real and, as many, synthetic reference images.
         n_pool: items of the pool.
+        n_signed: synthetic items of the pool that carry a signed manifest.
         declared_share: share of the pool's synthetic items whose metadata state their origin.
         marked_share: share of the pool's synthetic items that carry a public mark.
         diffusion: the model.
@@ -44,12 +43,13 @@ class QuickstartSpec:
     n_train: int = 700
     n_reference: int = 400
     n_pool: int = 600
+    n_signed: int = 4
     declared_share: float = 0.1
     marked_share: float = 0.1
     diffusion: DiffusionSpec = field(default_factory=DiffusionSpec)
 
     def __post_init__(self) -> None:
-        for name, least in (("n_train", 1), ("n_reference", 1), ("n_pool", 10)):
+        for name, least in (("n_train", 1), ("n_reference", 1), ("n_pool", 10), ("n_signed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, allowed {least} or more")
         for name in ("declared_share", "marked_share"):
@@ -69,7 +69,7 @@ class QuickstartPools:
         n_pool: items of the pool.
         n_synthetic: synthetic items of the pool.
         truth_by_key: whether each item of the pool is synthetic, by key.
-        evidence_by_key: what was laid into an item: `declared`, or `marked:` and the payload's name.
+        evidence_by_key: what was laid into an item: `signed`, `declared`, or `marked:` and the payload's name.
         seed: that the pools were built from.
     """
 
@@ -94,7 +94,8 @@ def build_pools(
     """A contaminated pool and two clean references, written below `out`, and the truth about the pool.
 
     The truth goes to `out/truth.parquet`, outside of all pools. The same seed and options give the same
-    files. Where they lie there already, they are opened and not built again.
+    files, but for the signed ones: signatures and manifests are random. Pools that lie there already are
+    opened and not built again.
 
     Args:
         out: folder to write to; made if missing.
@@ -139,6 +140,7 @@ def build_pools(
                 make_items(samples[n:], drawn[n:], True, rng=lay),
                 spec.declared_share,
                 spec.marked_share,
+                spec.n_signed,
                 rng=lay,
             ),
             lay,
@@ -148,44 +150,6 @@ def build_pools(
     }
     _write(out, members, manifest, lambda progress: report("writing", progress))
     return _open_pools(out, manifest, seed)
-
-
-def run_quickstart(
-    out: Path,
-    *,
-    seed: int,
-    workers: int | None = None,
-    progress: AbstractProgress | None = None,
-    spec: QuickstartSpec | None = None,
-) -> dict[str, Any]:
-    """Builds the pools, audits the contaminated one in `out` with both references, and returns the summary.
-
-    Args:
-        out: folder of the pools, the run and its report.
-        seed: 0 or more; seed of everything.
-        workers: processes of the audit; None for one a core.
-        progress: told of the stages and items.
-        spec: sizes.
-
-    Raises:
-        InputError: as `build_pools`.
-    """
-    started = time.monotonic()
-    progress = progress or Silence()
-    with progress.stage("training a diffusion model and building the pools"):
-        pools = build_pools(out, seed=seed, spec=spec)
-    # features without weights: the figures must not depend on which weights happen to be cached
-    audit = AuditSpec(
-        pool=str(pools.pool),
-        out=out,
-        real=str(pools.real),
-        synthetic=str(pools.synthetic),
-        embedder="forensic",
-        workers=workers,
-        seed=seed,
-    )
-    report = audit_pool(audit, command=f"poolproof quickstart --out {out} --seed {seed}", progress=progress)
-    return summarise(out, report, pools, time.monotonic() - started)
 
 
 def summarise(out: Path, report: Mapping[str, Any], pools: QuickstartPools, seconds: float) -> dict[str, Any]:
@@ -273,6 +237,7 @@ def _write(
     out.mkdir(parents=True, exist_ok=True)
     total = sum(map(len, members.values()))
     done = 0
+    identity = make_identity(datetime.timedelta(days=3650))
     truth: dict[str, list[Any]] = {"key": [], "synthetic": [], "evidence": []}
     with tempfile.TemporaryDirectory(dir=out, prefix=".building-") as building:
         for name, items in members.items():
@@ -280,7 +245,7 @@ def _write(
             folder.mkdir()
             for number, item in enumerate(items):
                 key = f"{number:06d}.{item.rendering.suffix}"
-                (folder / key).write_bytes(encode_item(item))
+                (folder / key).write_bytes(encode_item(item, identity))
                 if name == "pool":
                     for column, value in zip(
                         truth.values(), (key, item.synthetic, item.evidence), strict=True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +95,7 @@ class Reference:
         n_items: all of its items.
         n_scored: those that could be read.
         n_overlap: scored items that are left out because the audited pool holds the same bytes.
+        n_shared: items that are left out because the other reference holds the same bytes.
     """
 
     path: str
@@ -103,6 +104,7 @@ class Reference:
     n_items: int
     n_scored: int
     n_overlap: int
+    n_shared: int = 0
 
 
 def read_reference(
@@ -132,3 +134,25 @@ def read_reference(
             parts.append(features)
     n_scored = int(scored.sum())
     return Reference(path, np.concatenate(parts), digests[keep], len(scored), n_scored, int(shared.sum()))
+
+
+def drop_shared(references: Mapping[str, Reference]) -> dict[str, Reference]:
+    """The references without the items that both hold: one image cannot be real and synthetic.
+
+    Raises:
+        InputError: nothing is left of one of them.
+    """
+    if len(references) < 2:
+        return dict(references)
+    real, synthetic = references["real"], references["synthetic"]
+    kept = {}
+    for role, own, other in (("real", real, synthetic), ("synthetic", synthetic, real)):
+        shared = find_members(own.digests, other.digests)
+        if shared.all():
+            raise InputError(
+                f"--{role} {own.path!r}: every item of it is in the other reference too; give two different pools"
+            )
+        kept[role] = replace(
+            own, features=own.features[~shared], digests=own.digests[~shared], n_shared=int(shared.sum())
+        )
+    return kept

@@ -15,17 +15,24 @@ import numpy as np
 
 from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.estimate import Calibration, Share, calibrate, estimate_share
-from poolproof.audit.files import hash_json, write_json
+from poolproof.audit.files import hash_file, hash_json, write_json
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.plan import Plan, make_plan, read_plan
 from poolproof.audit.pool import open_pool
 from poolproof.audit.progress import AbstractProgress, Silence
-from poolproof.audit.references import Evidence, Reference, find_duplicates, read_digests, read_reference
+from poolproof.audit.references import (
+    Evidence,
+    Reference,
+    drop_shared,
+    find_duplicates,
+    read_digests,
+    read_reference,
+)
 from poolproof.audit.score import Scorer
 from poolproof.audit.sets import compare_sets
 from poolproof.audit.spec import AuditSpec, check_spec
 from poolproof.audit.summary import Audit, summarise
-from poolproof.detectors.embed import resolve_embedder
+from poolproof.detectors.embed import find_weights, resolve_embedder
 from poolproof.detectors.forensic import FORENSIC_NAME
 from poolproof.errors import InputError
 
@@ -108,7 +115,9 @@ def audit_pool(
     with _lock(run.path):
         embedder, note = resolve_embedder(_pinned(run, "embedder") or spec.embedder)
         scorer = Scorer(embedder)
-        settings = _settings(spec, embedder, scorer)
+        scanned = scan_settings(scorer)
+        config_sha256 = hash_json(scanned)
+        settings = _settings(spec, scanned)
         _check_same(run, settings)
         roles = {"pool": spec.pool, "real": spec.real, "synthetic": spec.synthetic}
         streams = dict(zip((*roles, "folds", "sets"), np.random.default_rng(spec.seed).spawn(5), strict=True))
@@ -119,14 +128,16 @@ def audit_pool(
                 plans[role] = _plan(run.folder(role), path, spec, sample, streams[role])
         write_json(run.config, settings)
         for role, plan in plans.items():
-            scan(run, role, plan, scorer, hash_json(scan_settings(scorer)), spec.workers, progress)
+            scan(run, role, plan, scorer, config_sha256, spec.workers, progress)
         with progress.stage("fitting the detector"):
             digests, scored = read_digests(run.evidence())
-            references = {
-                role: read_reference(run.evidence(role), path, role, embedder, digests)
-                for role, path in roles.items()
-                if role != "pool" and path is not None
-            }
+            references = drop_shared(
+                {
+                    role: read_reference(run.evidence(role), path, role, embedder, digests)
+                    for role, path in roles.items()
+                    if role != "pool" and path is not None
+                }
+            )
             calibration, why = calibrate(
                 references.get("real"), references.get("synthetic"), rng=streams["folds"]
             )
@@ -150,7 +161,7 @@ def audit_pool(
             sets=sets,
             notes=tuple(filter(None, [note, *_notes(references, plans["pool"])])),
             settings=settings,
-            weights_sha256=scorer.model.weights_sha256 if scorer.model else None,
+            weights_sha256=scanned["weights_sha256"],
             command=command,
             seconds=time.monotonic() - started,
         )
@@ -180,15 +191,17 @@ def scan(
 
 def scan_settings(scorer: Scorer) -> dict[str, Any]:
     """What the evidence of an item depends on, apart from its bytes."""
+    weights = find_weights(scorer.embedder)
     return {
         "embedder": scorer.embedder,
+        "weights_sha256": hash_file(weights) if weights is not None else None,
         "forensic": FORENSIC_NAME,
         "payloads": [payload.name for payload in scorer.payloads],
     }
 
 
-def _settings(spec: AuditSpec, embedder: str, scorer: Scorer) -> dict[str, Any]:
-    values = asdict(spec) | {"embedder": embedder} | scan_settings(scorer)
+def _settings(spec: AuditSpec, scanned: Mapping[str, Any]) -> dict[str, Any]:
+    values = asdict(spec) | dict(scanned)
     del values["out"], values["workers"]
     for role in ("pool", "real", "synthetic"):
         if values[role] is not None and Path(values[role]).exists():
@@ -260,6 +273,9 @@ def _share(
 
 
 def _notes(references: Mapping[str, Reference], plan: Plan) -> Iterator[str]:
+    n_shared = next((reference.n_shared for reference in references.values()), 0)
+    if n_shared:
+        yield f"{n_shared} images are in both references; they were not used for calibration"
     for role, reference in references.items():
         if reference.n_overlap:
             yield (

@@ -90,8 +90,8 @@ def load_embedder(spec: str, *, bfloat16: bool | None = None) -> AbstractEmbedde
             whose weights are in the local cache, or the path of a checkpoint (.safetensors, .pt, .pth,
             .bin).
         bfloat16: whether to compute in bfloat16 instead of float32; None does so where the processor
-            multiplies in it, which is more than twice as fast there. Their cosine with those in float32 is
-            then about 0.9999.
+            multiplies in it, which is more than twice as fast there. The cosine of such vectors with those in
+            float32 is about 0.9999.
 
     Raises:
         InputError: an unknown form, model or tag; weights that are not on this machine, hold anything but

@@ -16,6 +16,10 @@ REGULARISATION: Final = 0.1
 spend the items that the error rates are measured on."""
 
 
+CLIP: Final = 10.0
+"""Standard deviations. A feature that hardly varied among the references must not decide an item alone."""
+
+
 @dataclass(frozen=True)
 class LinearProbe:
     """A fitted probe; plain numpy, so that scoring needs no scikit-learn.
@@ -49,7 +53,7 @@ class LinearProbe:
             raise InputError(
                 f"features: got width {features.shape[1]}, allowed {allowed}: use the same embedder"
             )
-        standard = (features - self.mean) / self.scale
+        standard = np.clip((features - self.mean) / self.scale, -CLIP, CLIP)
         return (np.einsum("nd,d->n", standard, self.weight) + self.bias).astype(np.float32)
 
 
@@ -80,5 +84,5 @@ def fit_probe(
     # A constant feature keeps a spread of rounding size, which must not be blown up to 1.
     scale[scale <= 1e-12 * np.abs(features).max(axis=0)] = 1.0
     model = LogisticRegression(C=regularisation, class_weight="balanced", max_iter=10_000)
-    model.fit((features - mean) / scale, labels)
+    model.fit(np.clip((features - mean) / scale, -CLIP, CLIP), labels)
     return LinearProbe(mean, scale, model.coef_[0], float(np.ravel(model.intercept_)[0]))

@@ -49,10 +49,14 @@ def pull_weights(spec: str) -> Path:
     model, _, tag = spec.removeprefix("clip:").partition("/")
     config = open_clip.get_pretrained_cfg(model, tag)
     if not config:
-        raise InputError(f"models pull {spec!r}: not a pretrained tag of open_clip; for example {DEFAULT_EMBEDDER}")
+        raise InputError(
+            f"models pull {spec!r}: not a pretrained tag of open_clip; for example {DEFAULT_EMBEDDER}"
+        )
     try:
         path = download_pretrained(config)
     except Exception as error:  # the clients under it raise dozens of kinds
         line = " ".join(str(error).split())[:160]
-        raise InputError(f"models pull {spec!r}: could not be fetched ({type(error).__name__}: {line})") from error
+        raise InputError(
+            f"models pull {spec!r}: could not be fetched ({type(error).__name__}: {line})"
+        ) from error
     return Path(path)

@@ -18,6 +18,7 @@ from poolproof.audit import quickstart
 from poolproof.audit.digits import INK, LEVELS, MARKS, PAPER, RENDERINGS
 from poolproof.audit.pool import open_pool
 from poolproof.audit.quickstart import QuickstartPools, QuickstartSpec, build_pools, summarise
+from poolproof.detectors.provenance import is_signed, read_provenance
 from poolproof.errors import InputError
 from poolproof.simulate.diffusion import DiffusionSpec
 from poolproof.watermark.dwt import block_votes
@@ -28,6 +29,7 @@ SMALL = QuickstartSpec(
     n_train=80,
     n_reference=20,
     n_pool=60,
+    n_signed=2,
     declared_share=0.2,
     marked_share=0.2,
     diffusion=DiffusionSpec(width=32, n_blocks=1, n_steps=20, n_sampling_steps=5),
@@ -148,18 +150,20 @@ def test_names_and_order_tell_nothing(built: Built) -> None:
 
 
 def test_evidence_lies_where_the_truth_says_and_nowhere_else(built: Built) -> None:
-    """Declared items carry parameters, marked items a readable public mark; no other file carries anything."""
+    """Signed items verify, declared ones carry parameters, marked ones a readable mark; no other carries anything."""
     pools = built.pools
     assert all(pools.truth_by_key[key] for key in pools.evidence_by_key)
     expected = round(0.2 * pools.n_synthetic)
     kinds = Counter(pools.evidence_by_key.values())
     assert kinds["declared"] == expected
-    assert set(kinds) == {"declared", *(f"marked:{name}" for name in MARKS)}
-    assert sum(kinds.values()) == 2 * expected
+    assert kinds["signed"] == 2
+    assert set(kinds) == {"signed", "declared", *(f"marked:{name}" for name in MARKS)}
+    assert sum(kinds.values()) == 2 * expected + 2
     payloads = load_payloads()
     for path in (*files(pools.pool), *files(pools.real), *files(pools.synthetic)):
         kind = pools.evidence_by_key.get(path.name) if path.parent == pools.pool else None
         image = opened(path)
+        assert is_signed(read_provenance(path.read_bytes())) == (kind == "signed")
         text = image.info.get("parameters")
         assert (kind == "declared") == (text is not None)
         assert text is None or (text.startswith("digit ") and "\nSteps: " in text)
@@ -182,13 +186,15 @@ def test_images_suit_the_public_mark_and_clip_nowhere(built: Built) -> None:
 
 
 def test_same_seed_gives_the_same_files_and_another_seed_another_share(built: Built, tmp_path: Path) -> None:
-    """A second build of a seed repeats every byte; other seeds have other shares."""
+    """A second build of a seed repeats every byte but signatures; other seeds have other shares."""
     again = build_pools(tmp_path / "again", seed=0, spec=SMALL)
     assert again.truth_by_key == built.pools.truth_by_key
     for name in ("pool", "real", "synthetic"):
         first, second = files(built.out / name), files(tmp_path / "again" / name)
         assert [path.name for path in first] == [path.name for path in second]
-        assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
+        signed = {key for key, kind in again.evidence_by_key.items() if kind == "signed" and name == "pool"}
+        same = {a.name for a, b in zip(first, second, strict=True) if a.read_bytes() == b.read_bytes()}
+        assert same == {path.name for path in first} - signed
     other = build_pools(tmp_path / "other", seed=1, spec=SMALL)
     assert other.truth != built.pools.truth
 

@@ -172,6 +172,20 @@ def test_reference_that_overlaps_is_left_out(tmp_path: Path) -> None:
     assert any("7 of 67 real reference images" in note for note in report["notes"])
 
 
+def test_image_in_both_references_is_left_out(tmp_path: Path, references: dict[str, str]) -> None:
+    """An image cannot be real and synthetic: it calibrates neither side, and two equal references are refused."""
+    write_mixed(tmp_path / "pool", 20, 10, seed=5)
+    synthetic = write_class(tmp_path / "synthetic", 60, synthetic=True, seed=12)
+    for name in ("0001.png", "0002.png"):
+        (synthetic / f"copy-{name}").write_bytes((Path(references["real"]) / name).read_bytes())
+    report = run(tmp_path, real=references["real"], synthetic=str(synthetic))
+    assert [report["references"][role]["used"] for role in ("real", "synthetic")] == [98, 60]
+    assert any("2 images are in both references" in note for note in report["notes"])
+    copy = write_class(tmp_path / "copy", 100, synthetic=False, seed=1)
+    with pytest.raises(InputError, match="every item of it is in the other reference"):
+        run(tmp_path, out=tmp_path / "other", real=references["real"], synthetic=str(copy))
+
+
 def test_reference_equal_to_the_pool_is_refused(tmp_path: Path) -> None:
     """The pool as its own reference, by path or by content, is one clear error."""
     pool = write_mixed(tmp_path / "pool", 12, 4, seed=5)

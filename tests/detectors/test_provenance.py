@@ -12,20 +12,15 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from poolproof.audit.credentials import Identity, make_identity, sign_message
 from poolproof.detectors.provenance import (
     MAX_FINDINGS,
     RULES,
@@ -319,51 +314,6 @@ def test_findings_are_bounded() -> None:
 # --- C2PA ---
 
 
-@dataclass(frozen=True)
-class Identity:
-    """A signing key and its certificate chain."""
-
-    key: ec.EllipticCurvePrivateKey
-    chain: str
-
-
-def make_identity(lifetime: datetime.timedelta) -> Identity:
-    """A signing certificate under a root of its own, in the form C2PA asks for, valid from a day ago."""
-    now = datetime.datetime.now(datetime.UTC)
-    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-
-    def certificate(name: str, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        subject, issuer = (
-            x509.Name(
-                [
-                    x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Throw-away"),
-                    x509.NameAttribute(NameOID.COMMON_NAME, n),
-                ]
-            )
-            for n in (name, "root")
-        )
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
-        builder = builder.serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + lifetime)
-        return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), False)
-
-    def usage(*, sign: bool, certify: bool) -> x509.KeyUsage:
-        return x509.KeyUsage(sign, False, False, False, False, certify, certify, False, False)
-
-    root = certificate("root", root_key.public_key())
-    root = root.add_extension(x509.BasicConstraints(True, None), True)
-    root = root.add_extension(usage(sign=False, certify=True), True)
-    leaf = certificate("leaf", key.public_key())
-    leaf = leaf.add_extension(x509.BasicConstraints(False, None), True)
-    leaf = leaf.add_extension(usage(sign=True, certify=False), True)
-    leaf = leaf.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)
-    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key())
-    leaf = leaf.add_extension(issuer_key, False)
-    signed = [builder.sign(root_key, hashes.SHA256()) for builder in (leaf, root)]
-    chain = b"".join(c.public_bytes(serialization.Encoding.PEM) for c in signed)
-    return Identity(key, chain.decode())
-
-
 @pytest.fixture(scope="module")
 def identity() -> Identity:
     """A signer whom nobody knows."""
@@ -383,10 +333,6 @@ def sign(
     """The file with a signed manifest in it; with `remote`, with a reference to that address instead."""
     import c2pa
 
-    def signature(message: bytes) -> bytes:
-        r, s = decode_dss_signature(identity.key.sign(message, ec.ECDSA(hashes.SHA256())))
-        return r.to_bytes(32) + s.to_bytes(32)
-
     automatic = {f"auto_{verb}_action": {"enabled": False} for verb in ("created", "opened", "placed")}
     builder_settings = {"thumbnail": {"enabled": False}, "actions": automatic}
     verify = {"verify_after_sign": False, "remote_manifest_fetch": False}
@@ -399,7 +345,9 @@ def sign(
     with (
         c2pa.Context.from_dict({"builder": builder_settings, "verify": verify}) as context,
         c2pa.Builder(manifest, context=context) as builder,
-        c2pa.Signer.from_callback(signature, c2pa.C2paSigningAlg.ES256, identity.chain) as signer,
+        c2pa.Signer.from_callback(
+            lambda message: sign_message(identity, message), c2pa.C2paSigningAlg.ES256, identity.chain
+        ) as signer,
     ):
         for meta, content in ingredients:
             builder.add_ingredient(dict(meta), mime, io.BytesIO(content))
