@@ -18,8 +18,8 @@ from poolproof.audit.files import hash_file, replace_file
 from poolproof.audit.pool import AbstractReader, FolderReader, ItemRef, Pool, Unread, one_line
 from poolproof.errors import InputError
 
-DEFAULT_SHARD_SIZE: Final = 256
-"""Items a shard: seconds of work, so that little is redone after a stop and the progress moves."""
+SHARD_SIZES: Final = (32, 1024)
+"""Least and most items of a shard where none is asked for."""
 
 _META: Final = b"poolproof.plan"
 
@@ -84,7 +84,7 @@ def make_plan(
     path: Path,
     *,
     rng: np.random.Generator,
-    shard_size: int = DEFAULT_SHARD_SIZE,
+    shard_size: int | None = None,
     sample: int | None = None,
 ) -> Plan:
     """The plan of a pool, written to `path`.
@@ -93,7 +93,7 @@ def make_plan(
         pool: an opened pool.
         path: where the plan file goes.
         rng: draws the sample.
-        shard_size: items a shard, at most.
+        shard_size: items a shard, at most; None for a size that suits the pool, see `suit_shard_size`.
         sample: score only so many items, drawn uniformly without replacement; None for all.
 
     Raises:
@@ -104,7 +104,7 @@ def make_plan(
         raise InputError(
             f"pool {str(pool.root)!r} holds no images ({pool.n_ignored} other files); nothing to do"
         )
-    if shard_size < 1:
+    if shard_size is not None and shard_size < 1:
         raise InputError(f"shard size is {shard_size}; it must be at least 1")
     if sample is not None and sample < 1:
         raise InputError(f"--sample is {sample}; it must be at least 1, or left out to score every item")
@@ -113,6 +113,7 @@ def make_plan(
         rows = np.sort(rng.choice(n_pool, size=sample, replace=False))
     items = pool.items.take(pa.array(rows)) if len(rows) < n_pool else pool.items
     table = items.drop_columns("group").add_column(0, "row", pa.array(rows, pa.int64()))
+    shard_size = shard_size or suit_shard_size(len(rows))
     meta = {
         "reader": describe_reader(pool.reader),
         "n_pool": n_pool,
@@ -127,6 +128,12 @@ def make_plan(
         for start, stop in itertools.pairwise(bounds):
             writer.write_table(table.slice(start, stop - start), row_group_size=shard_size)
     return read_plan(path)
+
+
+def suit_shard_size(n_items: int) -> int:
+    """Items a shard for a pool: a stop costs seconds in a small one, and a large one has not too many files."""
+    least, most = SHARD_SIZES
+    return min(max(n_items // 64, least), most)
 
 
 def read_plan(path: Path) -> Plan:

@@ -129,7 +129,7 @@ def audit_pool(
         write_json(run.config, settings)
         for role, plan in plans.items():
             scan(run, role, plan, scorer, config_sha256, spec.workers, progress)
-        with progress.stage("fitting the detector"):
+        with progress.stage("fitting the detector" if len(plans) > 1 else "looking for duplicates"):
             digests, scored = read_digests(run.evidence())
             references = drop_shared(
                 {

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from poolproof.audit.plan import DEFAULT_SHARD_SIZE
 from poolproof.errors import InputError
 
 
@@ -23,7 +22,7 @@ class AuditSpec:
         sample: audit so many items, drawn uniformly; None for all.
         level: confidence level of the interval, in (0, 1).
         workers: processes; 0 for this one, None for one a core.
-        shard_size: items a shard.
+        shard_size: items a shard; None for a size that suits the pool.
         seed: of the sample, the folds and the subsamples.
     """
 
@@ -35,7 +34,7 @@ class AuditSpec:
     sample: int | None = None
     level: float = 0.95
     workers: int | None = None
-    shard_size: int = DEFAULT_SHARD_SIZE
+    shard_size: int | None = None
     seed: int = 0
 
 

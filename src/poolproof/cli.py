@@ -75,7 +75,9 @@ def audit(
     workers: Annotated[
         int | None, typer.Option(help="Processes. [default: one a core]", show_default=False)
     ] = None,
-    shard_size: Annotated[int, typer.Option(help="Items committed together.")] = 256,
+    shard_size: Annotated[
+        int | None, typer.Option(help="Items committed together. [default: by pool size]", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample and of the cross-fitting folds.")] = 0,
     fail_if: Annotated[
         list[str] | None,
@@ -163,8 +165,8 @@ def quickstart(
 
     Needs no network and under 3 minutes on 2 cores.
     """
-    from poolproof.audit.progress import choose_progress
     from poolproof.audit.demonstration import run_quickstart
+    from poolproof.audit.progress import choose_progress
 
     command = shlex.join(["poolproof", *sys.argv[1:]])
     result = run_quickstart(
@@ -180,7 +182,9 @@ def quickstart(
     typer.echo(f"report   {out / 'report.html'}")
 
 
-models = typer.Typer(help="Weights of embedding models on this machine.", no_args_is_help=True, rich_markup_mode=None)
+models = typer.Typer(
+    help="Weights of embedding models on this machine.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(models, name="models", short_help="List or fetch the weights of embedding models.")
 
 
@@ -194,7 +198,9 @@ def list_models() -> None:
 
 
 @models.command("pull")
-def pull_model(spec: Annotated[str, typer.Argument(help="clip:MODEL/TAG, a pretrained tag of open_clip.")]) -> None:
+def pull_model(
+    spec: Annotated[str, typer.Argument(help="clip:MODEL/TAG, a pretrained tag of open_clip.")],
+) -> None:
     """Fetch an embedder's weights into the local cache. The only command that uses the network."""
     from poolproof.detectors.weights import pull_weights
 
@@ -218,7 +224,9 @@ def _print_audit(report: dict[str, Any], out: Path) -> None:
     if share is None:
         typer.echo(f"share       cannot be told: {report['why']}")
     else:
-        limits = f"{_percent(share['lower'])} to {_percent(share['upper'])}, {100 * share['level']:g} % interval"
+        limits = (
+            f"{_percent(share['lower'])} to {_percent(share['upper'])}, {100 * share['level']:g} % interval"
+        )
         point = _percent(share["point"]) if share["point"] is not None else "not told"
         typer.echo(f"share       {point}  ({limits})")
         if share["why"]:
