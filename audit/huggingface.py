@@ -77,12 +77,12 @@ def list_cached(name: str) -> Pool:
         InputError: it is not in the cache, or the split is not one of its splits.
     """
     path, *rest = name.split(":")
-    split = rest.pop() if rest else ""
-    config = rest.pop() if rest else None
-    if rest or not _NAME.fullmatch(path):
+    if len(rest) > 2 or not _NAME.fullmatch(path) or any("/" in part for part in rest):
         raise InputError(
             f"data set {name!r}: not a name; write hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT"
         )
+    split = rest.pop() if rest else ""
+    config = rest.pop() if rest else None
     builder = _open_cache(path, config_name=config, version="auto", hash="auto")
     splits = sorted(map(str, builder.info.splits or {}))
     if not split and len(splits) == 1:

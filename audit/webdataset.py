@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import stat
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -118,16 +119,16 @@ def _open_tar(path: Path) -> BinaryIO | Unread:
 def _read_member(tar: BinaryIO, ref: ItemRef) -> bytes | Unread:
     if ref.n_bytes < 0:
         return Unread("unreadable", "cut: the tar is damaged or ends here; what followed is lost")
-    if ref.n_bytes > MAX_ITEM_BYTES:
-        return Unread("unsupported", f"too-large: {ref.n_bytes} bytes; the limit is {MAX_ITEM_BYTES}")
     try:
+        there = max(0, tar.seek(0, os.SEEK_END) - ref.offset)
+        if there < ref.n_bytes:
+            return Unread("unreadable", f"cut: {there} of {ref.n_bytes} bytes are there")
+        if ref.n_bytes > MAX_ITEM_BYTES:
+            return Unread("unsupported", f"too-large: {ref.n_bytes} bytes; the limit is {MAX_ITEM_BYTES}")
         tar.seek(ref.offset)
-        data = tar.read(ref.n_bytes)
+        return tar.read(ref.n_bytes)
     except OSError as error:
         return Unread("unreadable", f"read-error: {one_line(error)}")
-    if len(data) < ref.n_bytes:
-        return Unread("unreadable", f"cut: {len(data)} of {ref.n_bytes} bytes are there")
-    return data
 
 
 def _index(path: Path) -> tuple[list[_Sample], int]:
@@ -141,7 +142,7 @@ def _index(path: Path) -> tuple[list[_Sample], int]:
         return [_Sample(readable(path.name), Member("", 0, -1))], 0
     with opened:
         members, n_members, complete = _read_headers(opened)
-        n_bytes = opened.seek(0, 2)
+        n_bytes = opened.seek(0, os.SEEK_END)
     samples = [sample for key, parts in members.items() for sample in _samples(key, parts)]
     samples.sort(key=lambda sample: sample.image.offset)
     n_lone = n_members - len(samples)

@@ -8,7 +8,6 @@ one thread each, and both pay for the start. Prints images per second and ratios
 from __future__ import annotations
 
 import argparse
-import io
 import multiprocessing
 import statistics
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from poolproof.audit.decode import decode_image
 from poolproof.audit.engine import one_thread_each, run_shards
 from poolproof.audit.plan import make_plan
 from poolproof.audit.pool import open_pool
@@ -54,7 +54,8 @@ def bare_loop(paths: list[Path]) -> None:
     for path in paths:
         data = path.read_bytes()
         read_provenance(data)
-        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        pixels = decode_image(data).pixels
+        assert pixels is not None
         read_marks(block_votes(pixels), payloads)
         forensic_features(pixels)
 

@@ -150,7 +150,7 @@ def test_sidecars_of_a_name_with_wildcards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"caf\xe9.png", b"\xff\xfe/\x80.jpg", "<img src=x onerror=alert(1)>.png".encode(), b"a\nb\t.png"]
+    "name", [b"caf\xe9.png", b"\xff\xfe/\x80.jpg", b"<img src=x onerror=alert(1)>.png", b"a\nb\t.png"]
 )
 def test_any_name_can_be_listed_and_read(tmp_path: Path, name: bytes) -> None:
     """A name that is not UTF-8 or looks like markup leads back to its file, and its key is text."""
@@ -392,8 +392,16 @@ def test_references_are_numbered_from_the_start_of_the_stretch(make_folder: Call
 
 @pytest.mark.parametrize(
     ("source", "expected"),
-    [("a.jpg", True), ("sub/../a.jpg", True), ("../a.jpg", False), ("/etc/passwd", False), ("a\0b", False)]
-    + [("x" * 5000, True), ("link/passwd", False), ("sub/../../a.jpg", False)],
+    [
+        ("a.jpg", True),
+        ("sub/../a.jpg", True),
+        ("x" * 5000, True),
+        ("../a.jpg", False),
+        ("/etc/passwd", False),
+        ("a\0b", False),
+        ("link/passwd", False),
+        ("sub/../../a.jpg", False),
+    ],
 )
 def test_paths_out_of_a_folder_are_told(tmp_path: Path, source: str, expected: bool) -> None:
     """Dots, absolute paths and links that lead out are seen."""
