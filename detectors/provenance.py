@@ -11,45 +11,48 @@ Adding a generator is adding a row to `RULES` or `C2PA_GENERATORS`.
 from __future__ import annotations
 
 import html
-import io
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from poolproof.detectors.containers import Metadata, exif_text, read_metadata
+from poolproof.detectors.findings import (
+    C2PA_GENERATORS,
+    CAPTURE_TERMS,
+    SYNTHETIC_TERMS,
+    Confidence,
+    Finding,
+    Source,
+    Tier,
+    name_confidence,
+    quote,
+    vocabulary_term,
+)
+from poolproof.detectors.manifests import read_manifests
 
-Tier = Literal["signed", "declared"]
-Confidence = Literal["verified", "stated", "weak"]
-Source = Literal["c2pa", "xmp", "exif", "png-text", "comment", "iptc"]
+# The types and tables of `findings` are public here too.
+__all__ = [
+    "C2PA_GENERATORS",
+    "CAPTURE_TERMS",
+    "MAX_FINDINGS",
+    "RULES",
+    "SYNTHETIC_TERMS",
+    "Confidence",
+    "Finding",
+    "Rule",
+    "Source",
+    "Test",
+    "Tier",
+    "describe",
+    "is_declared",
+    "is_signed",
+    "read_provenance",
+]
+
 Test = Callable[[str, Mapping[str, str]], bool]
 
 MAX_FINDINGS = 64
 """Findings kept of one file."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One statement of a file about its origin.
-
-    Attributes:
-        tier: `signed` if an intact C2PA manifest makes the statement, else `declared`.
-        synthetic: Whether it states that the image is synthetic. False for a manifest that says nothing of a
-            generator, for a stated camera capture, and for a synthetic ingredient that is only a part.
-        source: Block it was read from.
-        field: Field of that block.
-        value: What the field says: one line of printable characters, at most 200.
-        confidence: `verified`: the source type in an intact manifest. `stated`: plain text in a form that one
-            generator or standard is known to write. `weak`: a form that is not confirmed, or may mean less.
-    """
-
-    tier: Tier
-    synthetic: bool
-    source: Source
-    field: str
-    value: str
-    confidence: Confidence
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,7 @@ def _begins_and_has(head: str, word: str) -> Test:
 
 
 def _is_term(terms: frozenset[str]) -> Test:
-    return lambda value, block: _term(value).lower() in terms
-
-
-def _term(value: str) -> str:
-    """Last part of a vocabulary address: `.../digitalsourcetype/digitalCapture` -> `digitalCapture`."""
-    return re.split(r"[/:#]", value.strip().rstrip("/")[-200:])[-1]
+    return lambda value, block: vocabulary_term(value).lower() in terms
 
 
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -109,39 +107,8 @@ def _grok_pair(value: str, block: Mapping[str, str]) -> bool:
     return signed and re.fullmatch(_UUID, block.get("Artist", "").strip()) is not None
 
 
-SYNTHETIC_TERMS = frozenset(
-    {"trainedalgorithmicmedia", "compositewithtrainedalgorithmicmedia", "compositesynthetic"}
-)
-"""IPTC digital source types, in lower case, that state a synthetic image or a synthetic part.
-
-`algorithmicMedia` is not among them: it stands for procedural pictures, made without a trained model.
-
-Source: IPTC NewsCodes, digital source type.
-"""
-CAPTURE_TERMS = frozenset({"digitalcapture", "computationalcapture"})
-"""IPTC digital source types, in lower case, that state a camera."""
-
-# Names of producers that make nothing but synthetic images. Google, Microsoft, Canva and Samsung are missing
-# on purpose: they sign photographs and edits too, and the source type tells which.
-C2PA_GENERATORS: tuple[tuple[str, Confidence], ...] = (
-    (r"\bchatgpt\b|\bopenai\b", "stated"),
-    (r"\badobe firefly\b", "stated"),
-    (r"\bblack forest labs\b|\bflux\.\d", "stated"),
-    (r"\bstability ai\b|\bbria\b|\bfal-ai\b", "weak"),
-    (r"\bvolcengine\b|\bbyteplus\b|\bdreamina\b", "weak"),
-    (r"\bdall.?e\b|\bgpt-(?:4o|image)", "weak"),
-)
-"""Patterns of generator names, for a lower-case name with `_` as a space. The first that is found counts."""
-
-
-def _name_confidence(name: str) -> Confidence | None:
-    """Confidence with which a software name states a generator, or None if it names none."""
-    plain = name[:1000].lower().replace("_", " ")
-    return next((confidence for pattern, confidence in C2PA_GENERATORS if re.search(pattern, plain)), None)
-
-
 def _names_generator(value: str, block: Mapping[str, str]) -> bool:
-    return _name_confidence(value) is not None
+    return name_confidence(value) is not None
 
 
 # Text that Stable Diffusion web UIs write: the step count and one of the settings always written beside it.
@@ -237,7 +204,7 @@ def read_provenance(data: bytes) -> tuple[Finding, ...]:
     metadata = read_metadata(data)
     findings: list[Finding] = []
     if metadata.has_jumbf:
-        findings += _read_manifests(data, metadata.mime)
+        findings += read_manifests(data, metadata.mime)
     findings += _read_declared(metadata)
     return tuple(dict.fromkeys(findings))[:MAX_FINDINGS]
 
@@ -267,19 +234,12 @@ def describe(findings: Sequence[Finding]) -> str | None:
     manner = "" if best.synthetic else ", not synthetic"
     weak = ", weak" if best.synthetic and best.confidence == "weak" else ""
     where = " ".join(word for word in (_SOURCE_WORDS.get(best.source), best.field) if word)
-    return f"{best.tier}{manner}{weak}: {where} '{_quote(best.value, 120)}'"
+    return f"{best.tier}{manner}{weak}: {where} '{quote(best.value, 120)}'"
 
 
 def _strength(finding: Finding) -> tuple[bool, bool, int]:
     counts = finding.synthetic and finding.confidence != "weak"
     return counts, finding.tier == "signed", ("weak", "stated", "verified").index(finding.confidence)
-
-
-def _quote(value: str, limit: int = 200) -> str:
-    """One line of printable characters; text beyond the limit is replaced by an ellipsis."""
-    clean = "".join(c if c.isprintable() else " " for c in value[: 2 * limit])
-    line = " ".join(clean.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _read_declared(metadata: Metadata) -> Iterator[Finding]:
@@ -301,8 +261,8 @@ def _apply(source: Source, entries: Sequence[tuple[str, str]]) -> Iterator[Findi
     for field, value in entries:
         for rule in rules.get(field, ()):
             if rule.states(value, block):
-                shown = _term(value) if field == "DigitalSourceType" else value
-                yield Finding("declared", rule.synthetic, source, field, _quote(shown), rule.confidence)
+                shown = vocabulary_term(value) if field == "DigitalSourceType" else value
+                yield Finding("declared", rule.synthetic, source, field, quote(shown), rule.confidence)
                 break
 
 
@@ -346,180 +306,3 @@ def _property_value(xmp: str, end: int, head: str) -> str | None:
         return match.group(1)
     match = _ELEMENT_TEXT.match(xmp, end)
     return match.group(1).removesuffix("]]>") if match else None
-
-
-# Checks whose failure leaves signature and content hashes intact: who signed, when, and how an action
-# is written (the reader asks for more than older writers gave).
-_ACCEPTED_FAILURES = (
-    "signingCredential.untrusted",
-    "signingCredential.expired",
-    "timeStamp.",
-    "cawg.",
-    "assertion.action.malformed",
-)
-_PASSES = frozenset({"validated", "match", "trusted", "insideValidity", "accessible", "notRevoked"})
-_MAX_MANIFESTS = 256
-
-
-def _read_manifests(data: bytes, mime: str | None) -> Iterator[Finding]:
-    store = _read_store(data, mime)
-    manifests = {label: m for label, m in _dict(store.get("manifests")).items() if isinstance(m, dict)}
-    active = store.get("active_manifest")
-    if not isinstance(active, str) or active not in manifests:
-        return
-    silent = True
-    for label, own, fault in _walk(store, manifests, active):
-        for field, value, synthetic, confidence in _read_statements(manifests[label]):
-            silent = False
-            if synthetic and not own:
-                field, synthetic = "ingredient", False
-                value = f"{value} in {_string(manifests[label].get('title')) or label}"
-            yield _manifest_finding(field, value, synthetic, confidence, fault)
-    if silent:
-        name = next((name for _, name in _read_names(manifests[active])), "unnamed software")
-        yield _manifest_finding("claim_generator", name, False, "verified", _fault(store))
-
-
-def _manifest_finding(
-    field: str, value: str, synthetic: bool, confidence: Confidence, fault: str | None
-) -> Finding:
-    if fault is None:
-        return Finding("signed", synthetic, "c2pa", field, _quote(value), confidence)
-    plain: Confidence = "stated" if confidence == "verified" else confidence
-    return Finding("declared", synthetic, "c2pa", field, _quote(f"{_quote(value, 100)} ({fault})"), plain)
-
-
-def _read_store(data: bytes, mime: str | None) -> dict[str, Any]:
-    """The manifest store as c2pa-python reports it, or an empty dict where it can parse none."""
-    import c2pa
-
-    # Identity assertions stay undecoded because resolving their issuers can ask a server.
-    settings = {
-        "core": {"allowed_network_hosts": [], "decode_identity_assertions": False},
-        "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
-    }
-    try:
-        with (
-            c2pa.Context.from_dict(settings) as context,
-            c2pa.Reader(mime, io.BytesIO(data), context=context) as reader,
-        ):
-            return _dict(json.loads(reader.json()))
-    except (c2pa.C2paError, ValueError, RecursionError, OSError):
-        return {}
-
-
-def _walk(
-    store: dict[str, Any], manifests: Mapping[str, dict[str, Any]], active: str
-) -> Iterator[tuple[str, bool, str | None]]:
-    """Each manifest's label, whether its statements are the image's own, and the first check it failed."""
-    deltas = _deltas(store)
-    pending: list[tuple[str, bool, str | None]] = [(active, True, _fault(store))]
-    seen: set[str] = set()
-    while pending and len(seen) < _MAX_MANIFESTS:
-        # Own ones first: a manifest that is both parent and component is the image's own.
-        pending.sort(key=lambda step: not step[1])
-        label, own, fault = pending.pop(0)
-        if label in seen:
-            continue
-        seen.add(label)
-        yield label, own, fault
-        for ingredient in _dicts(manifests[label].get("ingredients")):
-            child = ingredient.get("active_manifest")
-            if isinstance(child, str) and child in manifests:
-                parent = own and ingredient.get("relationship") == "parentOf"
-                pending.append((child, parent, fault or deltas.get(child) or _recorded_fault(ingredient)))
-    for label in list(manifests)[:_MAX_MANIFESTS]:
-        if label not in seen:
-            yield label, False, "not checked: no link to the active manifest"
-
-
-def _fault(store: dict[str, Any]) -> str | None:
-    """The first check that the active manifest failed, or None if signature and content hashes are intact."""
-    results = _dict(_dict(store.get("validation_results")).get("activeManifest"))
-    failed = next((c for c in _codes(results.get("failure")) if not c.startswith(_ACCEPTED_FAILURES)), None)
-    if failed is not None:
-        return f"signature broken: {failed}"
-    passed = _codes(results.get("success"))
-    if "claimSignature.validated" not in passed:
-        return "signature broken: none was validated"
-    # assertion.dataHash.match, assertion.bmffHash.match, assertion.boxesHash.match, ...
-    bound = any(code.endswith("Hash.match") for code in passed)
-    return None if bound else "signature broken: no content hash"
-
-
-def _deltas(store: dict[str, Any]) -> dict[str, str]:
-    """First failed check by ingredient manifest, for checks that passed when the ingredient was added."""
-    faults: dict[str, str] = {}
-    for delta in _dicts(_dict(store.get("validation_results")).get("ingredientDeltas")):
-        for failure in _dicts(_dict(delta.get("validationDeltas")).get("failure")):
-            code = _string(failure.get("code"))
-            parts = _string(failure.get("url")).split("/")  # self#jumbf=/c2pa/LABEL/...
-            if len(parts) > 2 and not code.startswith(_ACCEPTED_FAILURES):
-                faults.setdefault(parts[2], f"signature broken: {code}")
-    return faults
-
-
-def _recorded_fault(ingredient: dict[str, Any]) -> str | None:
-    """First failed check that the signer recorded when the ingredient was added."""
-    results = _dict(_dict(ingredient.get("validation_results")).get("activeManifest"))
-    codes = _codes(results.get("failure")) + _codes(ingredient.get("validation_status"))
-    for code in codes:
-        # Older manifests list the checks that passed beside those that failed.
-        if not code.startswith(_ACCEPTED_FAILURES) and code.rsplit(".", 1)[-1] not in _PASSES:
-            return f"signature broken when it was added: {code}"
-    return None
-
-
-def _read_statements(manifest: dict[str, Any]) -> Iterator[tuple[str, str, bool, Confidence]]:
-    """What a manifest states: field, value, synthetic, confidence. Names count where it gives no type."""
-    typed = False
-    for assertion in _dicts(manifest.get("assertions")):
-        label, data = _string(assertion.get("label")), _dict(assertion.get("data"))
-        if label.startswith("c2pa.ai_generated_content"):
-            typed = True
-            yield "c2pa.ai_generated_content", "present", True, "verified"
-        # Actions carry the type each; metadata assertions carry it as a property with some prefix.
-        for carrier in (data, *_dicts(data.get("actions"))):
-            for key, value in carrier.items():
-                if isinstance(value, str) and key.rsplit(":", 1)[-1].lower() == "digitalsourcetype":
-                    term = _term(value)
-                    if term.lower() in SYNTHETIC_TERMS | CAPTURE_TERMS:
-                        typed = True
-                        yield "digitalSourceType", term, term.lower() in SYNTHETIC_TERMS, "verified"
-    if not typed:
-        for field, name in _read_names(manifest):
-            confidence = _name_confidence(name)
-            if confidence is not None:
-                yield field, name, True, confidence
-
-
-def _read_names(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Names of software in a manifest, as (field, name)."""
-    for info in _dicts(manifest.get("claim_generator_info")):
-        if isinstance(info.get("name"), str):
-            yield "claim_generator", info["name"]
-    if isinstance(manifest.get("claim_generator"), str):
-        yield "claim_generator", manifest["claim_generator"]
-    for assertion in _dicts(manifest.get("assertions")):
-        data = _dict(assertion.get("data"))
-        agents = [action.get("softwareAgent") for action in _dicts(data.get("actions"))]
-        for agent in agents + _dicts(data.get("softwareAgents")):
-            name = agent.get("name") if isinstance(agent, dict) else agent
-            if isinstance(name, str):
-                yield "softwareAgent", name
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _codes(value: Any) -> list[str]:
-    return [_string(status.get("code")) for status in _dicts(value)]

@@ -225,7 +225,7 @@ def test_a_tar_cut_inside_a_caption(make_tar: MakeTar) -> None:
 
 
 @pytest.mark.property
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_cut_anywhere_shows(make_tar: MakeTar, data: st.DataObject) -> None:
     """Wherever a tar is cut before its end marker, whole images are read and at least one item is unreadable."""
@@ -306,7 +306,7 @@ def test_a_negative_size_ends(make_tar: MakeTar, size: int) -> None:
 
 
 @pytest.mark.property
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.integers(0, 9_000), st.integers(0, 255)), min_size=1, max_size=20))
 def test_a_tar_with_changed_bytes_is_listed_and_read(
     make_tar: MakeTar, changes: list[tuple[int, int]]

@@ -1,0 +1,194 @@
+"""C2PA manifests: what those of a file state, and which of their checks fail."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from poolproof.detectors.findings import (
+    CAPTURE_TERMS,
+    SYNTHETIC_TERMS,
+    Confidence,
+    Finding,
+    name_confidence,
+    quote,
+    vocabulary_term,
+)
+
+# Checks whose failure leaves signature and content hashes intact: who signed, when, and how an action
+# is written (the reader asks for more than older writers gave).
+_ACCEPTED_FAILURES = (
+    "signingCredential.untrusted",
+    "signingCredential.expired",
+    "timeStamp.",
+    "cawg.",
+    "assertion.action.malformed",
+)
+_PASSES = frozenset({"validated", "match", "trusted", "insideValidity", "accessible", "notRevoked"})
+_MAX_MANIFESTS = 256
+
+
+def read_manifests(data: bytes, mime: str | None) -> Iterator[Finding]:
+    store = _read_store(data, mime)
+    manifests = {label: m for label, m in _dict(store.get("manifests")).items() if isinstance(m, dict)}
+    active = store.get("active_manifest")
+    if not isinstance(active, str) or active not in manifests:
+        return
+    silent = True
+    for label, own, fault in _walk(store, manifests, active):
+        for field, value, synthetic, confidence in _read_statements(manifests[label]):
+            silent = False
+            if synthetic and not own:
+                field, synthetic = "ingredient", False
+                value = f"{value} in {_string(manifests[label].get('title')) or label}"
+            yield _manifest_finding(field, value, synthetic, confidence, fault)
+    if silent:
+        name = next((name for _, name in _read_names(manifests[active])), "unnamed software")
+        yield _manifest_finding("claim_generator", name, False, "verified", _fault(store))
+
+
+def _manifest_finding(
+    field: str, value: str, synthetic: bool, confidence: Confidence, fault: str | None
+) -> Finding:
+    if fault is None:
+        return Finding("signed", synthetic, "c2pa", field, quote(value), confidence)
+    plain: Confidence = "stated" if confidence == "verified" else confidence
+    return Finding("declared", synthetic, "c2pa", field, quote(f"{quote(value, 100)} ({fault})"), plain)
+
+
+def _read_store(data: bytes, mime: str | None) -> dict[str, Any]:
+    """The manifest store as c2pa-python reports it, or an empty dict where it can parse none."""
+    import c2pa
+
+    # Identity assertions stay undecoded because resolving their issuers can ask a server.
+    settings = {
+        "core": {"allowed_network_hosts": [], "decode_identity_assertions": False},
+        "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
+    }
+    try:
+        with (
+            c2pa.Context.from_dict(settings) as context,
+            c2pa.Reader(mime, io.BytesIO(data), context=context) as reader,
+        ):
+            return _dict(json.loads(reader.json()))
+    except (c2pa.C2paError, ValueError, RecursionError, OSError):
+        return {}
+
+
+def _walk(
+    store: dict[str, Any], manifests: Mapping[str, dict[str, Any]], active: str
+) -> Iterator[tuple[str, bool, str | None]]:
+    """Each manifest's label, whether its statements are the image's own, and the first check it failed."""
+    deltas = _deltas(store)
+    pending: list[tuple[str, bool, str | None]] = [(active, True, _fault(store))]
+    seen: set[str] = set()
+    while pending and len(seen) < _MAX_MANIFESTS:
+        # Own ones first: a manifest that is both parent and component is the image's own.
+        pending.sort(key=lambda step: not step[1])
+        label, own, fault = pending.pop(0)
+        if label in seen:
+            continue
+        seen.add(label)
+        yield label, own, fault
+        for ingredient in _dicts(manifests[label].get("ingredients")):
+            child = ingredient.get("active_manifest")
+            if isinstance(child, str) and child in manifests:
+                parent = own and ingredient.get("relationship") == "parentOf"
+                pending.append((child, parent, fault or deltas.get(child) or _recorded_fault(ingredient)))
+    for label in list(manifests)[:_MAX_MANIFESTS]:
+        if label not in seen:
+            yield label, False, "not checked: no link to the active manifest"
+
+
+def _fault(store: dict[str, Any]) -> str | None:
+    """The first check that the active manifest failed, or None if signature and content hashes are intact."""
+    results = _dict(_dict(store.get("validation_results")).get("activeManifest"))
+    failed = next((c for c in _codes(results.get("failure")) if not c.startswith(_ACCEPTED_FAILURES)), None)
+    if failed is not None:
+        return f"signature broken: {failed}"
+    passed = _codes(results.get("success"))
+    if "claimSignature.validated" not in passed:
+        return "signature broken: none was validated"
+    # assertion.dataHash.match, assertion.bmffHash.match, assertion.boxesHash.match, ...
+    bound = any(code.endswith("Hash.match") for code in passed)
+    return None if bound else "signature broken: no content hash"
+
+
+def _deltas(store: dict[str, Any]) -> dict[str, str]:
+    """First failed check by ingredient manifest, for checks that passed when the ingredient was added."""
+    faults: dict[str, str] = {}
+    for delta in _dicts(_dict(store.get("validation_results")).get("ingredientDeltas")):
+        for failure in _dicts(_dict(delta.get("validationDeltas")).get("failure")):
+            code = _string(failure.get("code"))
+            parts = _string(failure.get("url")).split("/")  # self#jumbf=/c2pa/LABEL/...
+            if len(parts) > 2 and not code.startswith(_ACCEPTED_FAILURES):
+                faults.setdefault(parts[2], f"signature broken: {code}")
+    return faults
+
+
+def _recorded_fault(ingredient: dict[str, Any]) -> str | None:
+    """First failed check that the signer recorded when the ingredient was added."""
+    results = _dict(_dict(ingredient.get("validation_results")).get("activeManifest"))
+    codes = _codes(results.get("failure")) + _codes(ingredient.get("validation_status"))
+    for code in codes:
+        # Older manifests list the checks that passed beside those that failed.
+        if not code.startswith(_ACCEPTED_FAILURES) and code.rsplit(".", 1)[-1] not in _PASSES:
+            return f"signature broken when it was added: {code}"
+    return None
+
+
+def _read_statements(manifest: dict[str, Any]) -> Iterator[tuple[str, str, bool, Confidence]]:
+    """What a manifest states: field, value, synthetic, confidence. Names count where it gives no type."""
+    typed = False
+    for assertion in _dicts(manifest.get("assertions")):
+        label, data = _string(assertion.get("label")), _dict(assertion.get("data"))
+        if label.startswith("c2pa.ai_generated_content"):
+            typed = True
+            yield "c2pa.ai_generated_content", "present", True, "verified"
+        # Actions carry the type each; metadata assertions carry it as a property with some prefix.
+        for carrier in (data, *_dicts(data.get("actions"))):
+            for key, value in carrier.items():
+                if isinstance(value, str) and key.rsplit(":", 1)[-1].lower() == "digitalsourcetype":
+                    term = vocabulary_term(value)
+                    if term.lower() in SYNTHETIC_TERMS | CAPTURE_TERMS:
+                        typed = True
+                        yield "digitalSourceType", term, term.lower() in SYNTHETIC_TERMS, "verified"
+    if not typed:
+        for field, name in _read_names(manifest):
+            confidence = name_confidence(name)
+            if confidence is not None:
+                yield field, name, True, confidence
+
+
+def _read_names(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names of software in a manifest, as (field, name)."""
+    for info in _dicts(manifest.get("claim_generator_info")):
+        if isinstance(info.get("name"), str):
+            yield "claim_generator", info["name"]
+    if isinstance(manifest.get("claim_generator"), str):
+        yield "claim_generator", manifest["claim_generator"]
+    for assertion in _dicts(manifest.get("assertions")):
+        data = _dict(assertion.get("data"))
+        agents = [action.get("softwareAgent") for action in _dicts(data.get("actions"))]
+        for agent in agents + _dicts(data.get("softwareAgents")):
+            name = agent.get("name") if isinstance(agent, dict) else agent
+            if isinstance(name, str):
+                yield "softwareAgent", name
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _codes(value: Any) -> list[str]:
+    return [_string(status.get("code")) for status in _dicts(value)]
