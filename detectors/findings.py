@@ -1,4 +1,4 @@
-"""Findings: one statement of a file about its origin each, and the words in which it is made."""
+"""Findings: single statements of a file about its origin, and the vocabulary they are made in."""
 
 from __future__ import annotations
 
@@ -60,18 +60,31 @@ C2PA_GENERATORS: tuple[tuple[str, Confidence], ...] = (
 
 
 def name_confidence(name: str) -> Confidence | None:
-    """Confidence with which a software name states a generator, or None if it names none."""
+    """Confidence with which a software name states a generator, or None if it names none.
+
+    Args:
+        name: Any text; the first 1000 characters are searched.
+    """
     plain = name[:1000].lower().replace("_", " ")
     return next((confidence for pattern, confidence in C2PA_GENERATORS if re.search(pattern, plain)), None)
 
 
 def vocabulary_term(value: str) -> str:
-    """Last part of a vocabulary address: `.../digitalsourcetype/digitalCapture` -> `digitalCapture`."""
+    """Last part of a vocabulary address: `.../digitalsourcetype/digitalCapture` -> `digitalCapture`.
+
+    Args:
+        value: An address, or a term alone, which comes back as it is; the last 200 characters count.
+    """
     return re.split(r"[/:#]", value.strip().rstrip("/")[-200:])[-1]
 
 
 def quote(value: str, limit: int = 200) -> str:
-    """One line of printable characters; text beyond the limit is replaced by an ellipsis."""
+    """One line of printable characters; text beyond the limit is replaced by an ellipsis.
+
+    Args:
+        value: Any text, as a stranger wrote it.
+        limit: Most characters of the line, the ellipsis included; at least 1.
+    """
     clean = "".join(c if c.isprintable() else " " for c in value[: 2 * limit])
     line = " ".join(clean.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -5,7 +5,7 @@ and content hashes are intact. `declared`: XMP, EXIF, PNG text, or a manifest th
 All of it is trivially removed, so absence says nothing; and anyone can write it, so presence is a claim, not
 a proof.
 
-Adding a generator is adding a row to `RULES` or `C2PA_GENERATORS`.
+Adding a generator is adding a row to `RULES` here or to `C2PA_GENERATORS` in `findings.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from poolproof.detectors.findings import (
 )
 from poolproof.detectors.manifests import read_manifests
 
-# The types and tables of `findings` are public here too.
+# What a caller needs of `findings` is public here too.
 __all__ = [
     "C2PA_GENERATORS",
     "CAPTURE_TERMS",

@@ -48,7 +48,10 @@ def _root(
 @app.command(short_help="Tell how much of a pool is synthetic, and which images.")
 def audit(
     pool: Annotated[
-        str, typer.Argument(help="A folder, WebDataset tars, Parquet, a saved data set, or hf:NAME[:SPLIT].")
+        str,
+        typer.Argument(
+            help="A folder, WebDataset tars, Parquet, a saved data set, or hf:NAME[:CONFIG][:SPLIT]."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the run; the same command continues a stopped one.")

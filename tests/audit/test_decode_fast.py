@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from poolproof.audit import decode
 from poolproof.audit.decode import decode_image
 
-KINDS = [
+KINDS: list[dict[str, Any]] = [
     {"quality": 90},
     {"quality": 95, "subsampling": 0},
     {"quality": 75, "subsampling": 1},
@@ -25,7 +26,7 @@ KINDS = [
 ]
 
 
-def jpeg(mode: str = "RGB", side: int = 61, **options: object) -> bytes:
+def jpeg(mode: str = "RGB", side: int = 61, **options: Any) -> bytes:
     """A JPEG of odd size."""
     pixels = draw(np.random.default_rng(3), synthetic=False, side=side)
     buffer = io.BytesIO()
@@ -36,7 +37,7 @@ def jpeg(mode: str = "RGB", side: int = 61, **options: object) -> bytes:
 @pytest.mark.reference
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", KINDS)
-def test_same_pixels_as_pillow(mode: str, options: dict[str, object]) -> None:
+def test_same_pixels_as_pillow(mode: str, options: dict[str, Any]) -> None:
     """Bit for bit Pillow's pixels, in every mode, subsampling and coding."""
     pytest.importorskip("simplejpeg")
     if mode != "RGB":
