@@ -58,6 +58,7 @@ def compare_sets(
     """
     from poolproof.detectors.distance import frechet_distance
     from poolproof.detectors.prdc import prdc
+    from poolproof.detectors.scaling import fit_scaling
 
     if real is None:
         return SetMetrics(why="no real reference was given")
@@ -68,9 +69,8 @@ def compare_sets(
     chosen = np.sort(rng.choice(len(real.features), size=n, replace=False))
     theirs = real.features[chosen]
     if embedder == "forensic":
-        mean, scale = real.features.mean(axis=0), real.features.std(axis=0)
-        scale[scale == 0] = 1
-        pool, theirs = (pool - mean) / scale, (theirs - mean) / scale
+        scaling = fit_scaling(real.features)
+        pool, theirs = scaling.apply(pool), scaling.apply(theirs)
     figures = prdc(theirs, pool, k=NEIGHBOURS)
     d = pool.shape[1]
     return SetMetrics(

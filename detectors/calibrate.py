@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int, Int64
 from poolproof.detectors.neighbours import check_features, check_pair, knn_score, real_distance
 from poolproof.detectors.prevalence import Interval, check_level
 from poolproof.detectors.probe import LinearProbe, fit_probe
+from poolproof.detectors.scaling import Scaling, fit_scaling
 from poolproof.errors import InputError, UnreliableEstimate
 
 FEWEST: Final = 10
@@ -162,7 +163,8 @@ class RealOnly:
     """A detector that knows real references alone: what lies far from all of them is flagged.
 
     Attributes:
-        bank: real references that items are compared with.
+        bank: real references that items are compared with, standardised.
+        scaling: of the features, from the bank.
         k: the neighbour whose distance counts.
         threshold: a score above it flags the item.
         held_out_scores: scores of the real references that are not in the bank.
@@ -171,6 +173,7 @@ class RealOnly:
     """
 
     bank: Float[np.ndarray, "b d"]
+    scaling: Scaling
     k: int
     threshold: float
     held_out_scores: Float32[np.ndarray, " n"]
@@ -186,7 +189,8 @@ class RealOnly:
         Raises:
             InputError: a feature is not finite, or the widths differ.
         """
-        return real_distance(features, self.bank, self.k)
+        check_pair("features", features, "references", self.bank)
+        return real_distance(self.scaling.apply(features), self.bank, self.k)
 
 
 def real_only(real: Float[np.ndarray, "r d"], *, k: int = 5, rng: np.random.Generator) -> RealOnly:
@@ -211,10 +215,12 @@ def real_only(real: Float[np.ndarray, "r d"], *, k: int = 5, rng: np.random.Gene
     order = rng.permutation(len(real))
     size = round(BANK * len(real))
     bank, held_out = real[order[:size]], real[order[size:]]
+    scaling = fit_scaling(bank)
+    bank, held_out = scaling.apply(bank), scaling.apply(held_out)
     own = real_distance(bank, bank, k, same=True)
     threshold = float(np.quantile(own, QUANTILE, method="higher"))
     scores = real_distance(held_out, bank, k)
-    return RealOnly(bank, k, threshold, scores, int((scores > threshold).sum()), len(held_out))
+    return RealOnly(bank, scaling, k, threshold, scores, int((scores > threshold).sum()), len(held_out))
 
 
 def area_under_curve(
@@ -290,7 +296,9 @@ def _knn_scores(
     """Return the neighbour score of each item against the references that its fold does not hold out."""
 
     def score(part: Float[np.ndarray, "p d"], i: int) -> Float32[np.ndarray, " p"]:
-        return knn_score(part, real[0][real[1] != i], synthetic[0][synthetic[1] != i], k)
+        bank, other = real[0][real[1] != i], synthetic[0][synthetic[1] != i]
+        scaling = fit_scaling(np.concatenate([bank, other]))
+        return knn_score(scaling.apply(part), scaling.apply(bank), scaling.apply(other), k)
 
     return _by_fold(features, fold, folds, score)
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from poolproof.detectors.neighbours import check_features, check_pair
+from poolproof.detectors.scaling import Scaling, fit_scaling
 from poolproof.errors import InputError
 
 REGULARISATION: Final = 0.1
@@ -16,23 +17,17 @@ REGULARISATION: Final = 0.1
 spend the items that the error rates are measured on."""
 
 
-CLIP: Final = 10.0
-"""Standard deviations. A feature that hardly varied among the references must not decide an item alone."""
-
-
 @dataclass(frozen=True)
 class LinearProbe:
     """A fitted probe; plain numpy, so that scoring needs no scikit-learn.
 
     Attributes:
-        mean: taken off each feature.
-        scale: divides each feature, 1 where it never varied.
+        scaling: of the features, from the references that were fitted.
         weight: of each standardised feature.
         bias: added at the end.
     """
 
-    mean: Float64[np.ndarray, " d"]
-    scale: Float64[np.ndarray, " d"]
+    scaling: Scaling
     weight: Float64[np.ndarray, " d"]
     bias: float
 
@@ -53,7 +48,7 @@ class LinearProbe:
             raise InputError(
                 f"features: got width {features.shape[1]}, allowed {allowed}: use the same embedder"
             )
-        standard = np.clip((features - self.mean) / self.scale, -CLIP, CLIP)
+        standard = self.scaling.apply(features)
         return (np.einsum("nd,d->n", standard, self.weight) + self.bias).astype(np.float32)
 
 
@@ -80,9 +75,7 @@ def fit_probe(
         raise InputError(f"regularisation: got {regularisation}, allowed above 0: {REGULARISATION} is usual")
     features = np.concatenate([real, synthetic]).astype(np.float64)
     labels = np.repeat([0, 1], [len(real), len(synthetic)])
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    # A constant feature keeps a spread of rounding size, which must not be blown up to 1.
-    scale[scale <= 1e-12 * np.abs(features).max(axis=0)] = 1.0
+    scaling = fit_scaling(features)
     model = LogisticRegression(C=regularisation, class_weight="balanced", max_iter=10_000)
-    model.fit(np.clip((features - mean) / scale, -CLIP, CLIP), labels)
-    return LinearProbe(mean, scale, model.coef_[0], float(np.ravel(model.intercept_)[0]))
+    model.fit(scaling.apply(features), labels)
+    return LinearProbe(scaling, model.coef_[0], float(np.ravel(model.intercept_)[0]))

@@ -14,6 +14,7 @@ from poolproof.detectors.calibrate import area_under_curve, cross_fit, real_only
 from poolproof.detectors.neighbours import knn_score, real_distance
 from poolproof.detectors.prevalence import interval, lower_bound
 from poolproof.detectors.probe import fit_probe
+from poolproof.detectors.scaling import fit_scaling
 from poolproof.errors import InputError, UnreliableEstimate
 
 D = 8
@@ -43,9 +44,9 @@ def test_references_are_scored_by_the_fold_that_holds_them_out() -> None:
             (synthetic, fit.synthetic_fold, fit.synthetic_scores, fit.synthetic_knn),
         ):
             np.testing.assert_array_equal(scores[fold == i], probe.score(features[fold == i]))
-            np.testing.assert_array_equal(
-                by_neighbours[fold == i], knn_score(features[fold == i], *others, k=3)
-            )
+            apply = fit_scaling(np.concatenate(others)).apply
+            expected = knn_score(apply(features[fold == i]), *map(apply, others), k=3)
+            np.testing.assert_array_equal(by_neighbours[fold == i], expected)
     assert fit.fpr == (int((fit.real_scores > 0).sum()), 31)
     assert fit.tpr == (int((fit.synthetic_scores > 0).sum()), 24)
     assert fit.folds == 4
@@ -140,11 +141,12 @@ def test_real_only_counts_on_references_outside_its_bank() -> None:
     fit = real_only(real, rng=rng)
     assert (len(fit.bank), fit.n) == (60, 40)
     known = {row.tobytes() for row in fit.bank}
-    held_out = np.array([row for row in real if row.tobytes() not in known])
+    scaled = fit.scaling.apply(real)
+    held_out = np.array([row for row, s in zip(real, scaled, strict=True) if s.tobytes() not in known])
     scores = fit.score(held_out)
     np.testing.assert_array_equal(np.sort(scores), np.sort(fit.held_out_scores))
     assert fit.false_positives == int((scores > fit.threshold).sum())
-    np.testing.assert_array_equal(scores, real_distance(held_out, fit.bank))
+    np.testing.assert_array_equal(scores, real_distance(fit.scaling.apply(held_out), fit.bank))
     own = real_distance(fit.bank, fit.bank, same=True)
     assert (own > fit.threshold).mean() <= 0.05
 

@@ -65,7 +65,7 @@ def test_constant_features_are_ignored() -> None:
         features[:, 0] = 0.1
         features[:, 1] = 1e6 + 1e-10 * features[:, 1]
     probe = fit_probe(real, synthetic)
-    assert probe.scale[:2].tolist() == [1.0, 1.0]
+    assert probe.scaling.scale[:2].tolist() == [1.0, 1.0]
     assert np.isfinite(probe.score(real)).all()
 
 
