@@ -50,29 +50,41 @@ def audit(
     pool: Annotated[
         str,
         typer.Argument(
-            help="A folder, WebDataset tars, Parquet, a saved data set, or hf:NAME[:CONFIG][:SPLIT]."
+            metavar="POOL",
+            help="A folder, WebDataset tars, Parquet, a saved data set, or hf:NAME[:CONFIG][:SPLIT].",
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the run; the same command continues a stopped one.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="RUN", help="Folder of the run; the same command continues a stopped one."
+        ),
     ],
     real: Annotated[
         str | None,
-        typer.Option(help="Pool of real images, disjoint from POOL. Alone it gives a lower bound."),
+        typer.Option(
+            metavar="POOL", help="Pool of real images, disjoint from POOL. Alone it gives a lower bound."
+        ),
     ] = None,
     synthetic: Annotated[
         str | None,
-        typer.Option(help="Pool of synthetic images like those expected. With --real it gives an estimate."),
+        typer.Option(
+            metavar="POOL",
+            help="Pool of synthetic images like those expected. With --real it gives an estimate.",
+        ),
     ] = None,
     embedder: Annotated[
         str,
         typer.Option(
-            help="auto, forensic (no weights), clip:MODEL/TAG from the local cache, or clip:MODEL/FILE."
+            metavar="SPEC",
+            help="auto, forensic (no weights), clip:MODEL/TAG from the local cache, or clip:MODEL/FILE.",
         ),
     ] = "auto",
     sample: Annotated[
         int | None,
-        typer.Option(help="Audit N items drawn uniformly; their sampling error is in the interval."),
+        typer.Option(
+            metavar="N", help="Audit N items drawn uniformly; their sampling error is in the interval."
+        ),
     ] = None,
     level: Annotated[float, typer.Option(help="Confidence level of the interval.")] = 0.95,
     workers: Annotated[
@@ -85,11 +97,15 @@ def audit(
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
-            help="Exit with 3 where a condition on the report holds, such as 'share.lower > 0.05'. Repeatable."
+            metavar="CONDITION",
+            help="Exit with 3 where a condition on the report holds, such as 'share.lower > 0.05'. Repeatable.",
         ),
     ] = None,
     max_unreadable: Annotated[
-        float, typer.Option(help="Exit with 4 where more than this rate of items is unreadable or missing.")
+        float,
+        typer.Option(
+            metavar="RATE", help="Exit with 4 where more than this rate of items is unreadable or missing."
+        ),
     ] = 0.01,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -126,7 +142,9 @@ def audit(
 
 
 @app.command(short_help="Render a run's report anew.")
-def report(run: Annotated[Path, typer.Argument(help="Folder that `poolproof audit` wrote.")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `poolproof audit` wrote.")],
+) -> None:
     """Render RUN/report.html anew from RUN/report.json, and print the figures."""
     import json
 
@@ -141,7 +159,9 @@ def report(run: Annotated[Path, typer.Argument(help="Folder that `poolproof audi
 
 
 @app.command(short_help="Check that a run is whole.")
-def verify(run: Annotated[Path, typer.Argument(help="Folder that `poolproof audit` wrote.")]) -> None:
+def verify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `poolproof audit` wrote.")],
+) -> None:
     """Check that every item of RUN is accounted for and that no file changed. Exits with 1 where not."""
     from poolproof.audit.verify import find_faults
 
@@ -155,9 +175,9 @@ def verify(run: Annotated[Path, typer.Argument(help="Folder that `poolproof audi
 
 @app.command(short_help="Audit a pool whose true share is known.")
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pools, run and report.")] = Path(
-        "quickstart"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for pools, run and report.")
+    ] = Path("quickstart"),
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     workers: Annotated[
         int | None, typer.Option(help="Processes. [default: one a core]", show_default=False)
@@ -202,7 +222,9 @@ def list_models() -> None:
 
 @models.command("pull")
 def pull_model(
-    spec: Annotated[str, typer.Argument(help="clip:MODEL/TAG, a pretrained tag of open_clip.")],
+    spec: Annotated[
+        str, typer.Argument(metavar="SPEC", help="clip:MODEL/TAG, a pretrained tag of open_clip.")
+    ],
 ) -> None:
     """Fetch an embedder's weights into the local cache. The only command that uses the network."""
     from poolproof.detectors.weights import pull_weights
