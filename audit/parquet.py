@@ -187,6 +187,8 @@ def _read_keys(file: pq.ParquetFile, index: int, column: str, otherwise: list[st
         named = file.read_row_group(index, columns=[column]).column(0).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         return otherwise
+    if len(named) != len(otherwise):  # a damaged page can hold fewer rows than the footer states
+        return otherwise
     return [str(key) if key is not None else other for key, other in zip(named, otherwise, strict=True)]
 
 
