@@ -11,7 +11,7 @@ import signal
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.files import hash_file, replace_file, write_json
 from poolproof.audit.plan import Plan
+from poolproof.audit.progress import Tick
 from poolproof.audit.score import Scorer, score_shard
 
 ITEM_SECONDS: Final = 120.0
@@ -36,10 +37,6 @@ class EngineError(RuntimeError):
 
 class WorkerError(RuntimeError):
     """A bug or a full disk in a worker; carries the worker's traceback."""
-
-
-Tick = Callable[[int], None]
-"""Called with the number of items finished so far in this call."""
 
 
 def part_path(evidence: Path, index: int) -> Path:

@@ -11,7 +11,14 @@ from jaxtyping import Float, Float32, Int
 from poolproof.audit.items import N_BINS, Detector, Tally
 from poolproof.audit.references import Reference
 from poolproof.detectors.calibrate import CrossFit, RealOnly, cross_fit, real_only
-from poolproof.detectors.prevalence import Interval, interval, lower_bound, with_floor, with_sampled_floor
+from poolproof.detectors.prevalence import (
+    Interval,
+    interval,
+    lower_bound,
+    split_level,
+    with_floor,
+    with_sampled_floor,
+)
 from poolproof.errors import UnreliableEstimate
 
 
@@ -98,7 +105,7 @@ def estimate_share(
             "The audited items are a uniform random sample of the pool; its error is in the interval."
         )
     # under a sampled floor the error is split over two limits, so the rest is asked at half of it
-    rest_level = 1 - (1 - level) / 2 if sample is not None else level
+    rest_level = split_level(level) if sample is not None else level
     if rest == 0:
         estimate = Interval(None, 0.0, 1.0, level, "empty")
         method, why_not = "floor", None

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt64
 
 from poolproof.audit.evidence import ITEMS, STATUSES
 from poolproof.audit.files import replace_file
-from poolproof.audit.references import Evidence, part_features
+from poolproof.audit.references import Evidence, fold_of, part_features
 from poolproof.detectors.provenance import Finding, describe
 
 N_BINS: Final = 40
@@ -132,12 +132,9 @@ def _score(
     digests: UInt64[np.ndarray, "n 2"],
     tally: Tally,
 ) -> None:
-    from poolproof.audit.references import fold_of
-
     folds = fold_of(digests[scored], detector.folds)
     scores = detector.score(features, folds)
     knn = detector.knn_score(features, folds) if detector.knn_score is not None else [None] * len(scores)
-    rest = []
     for position, score, by_neighbours in zip(np.flatnonzero(scored), scores, knn, strict=True):
         row = rows[position]
         flagged = bool(score > detector.threshold)
@@ -147,7 +144,6 @@ def _score(
         hit = is_hit(row)
         tally.flagged += flagged
         tally.flagged_rest += flagged and not hit
-        rest.append(not hit)
     tally.histogram = tally.histogram + detector.histogram(np.asarray(scores, float))
 
 

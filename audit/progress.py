@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, final
 
 Tick = Callable[[int], None]
+"""Called with the number of items finished so far in this call."""
 
 LINE_SECONDS: Final = 10.0
 """Between two plain lines."""

@@ -10,19 +10,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.gallery import LOST_SIZE, ReadImages, galleries, lost_items
+from poolproof.audit.summary import SCHEMA_VERSION
 from poolproof.charts import Counts, histogram_chart, interval_chart
 from poolproof.errors import InputError
 from poolproof.page import counted, percent, render_page, write_page
-
-SCHEMA_VERSION: Final = 1
-"""Of `report.json`, described in `docs/report.schema.json`. Raised when a field changes its meaning."""
 
 _STATUS_MEANING = {
     "scored": "decoded in full and measured",

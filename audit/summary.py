@@ -12,12 +12,14 @@ from poolproof.audit.estimate import Calibration, Share
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.files import hash_json
 from poolproof.audit.items import Tally
+from poolproof.audit.paths import readable
 from poolproof.audit.plan import Plan
 from poolproof.audit.references import Reference
 from poolproof.audit.sets import NEIGHBOURS, SetMetrics
 from poolproof.audit.spec import AuditSpec
 
 SCHEMA_VERSION: Final = 1
+"""Of `report.json`, described in `docs/report.schema.json`. Raised when a field changes its meaning."""
 
 _PACKAGES: Final = (
     "numpy",
@@ -57,7 +59,7 @@ def summarise(audit: Audit) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "pool": {
-            "path": _text(audit.spec.pool),
+            "path": readable(audit.spec.pool),
             "kind": plan.meta["reader"]["kind"],
             "items": plan.n_pool,
             "audited": plan.n_items,
@@ -84,7 +86,7 @@ def summarise(audit: Audit) -> dict[str, Any]:
             "weights_sha256": audit.weights_sha256,
             "seed": audit.spec.seed,
             "seconds": round(audit.seconds, 3),
-            "command": _text(audit.command),
+            "command": readable(audit.command),
         },
     }
 
@@ -150,7 +152,7 @@ def _reference(reference: Reference | None) -> dict[str, Any] | None:
     if reference is None:
         return None
     return {
-        "path": _text(reference.path),
+        "path": readable(reference.path),
         "items": reference.n_items,
         "scored": reference.n_scored,
         "used": len(reference.features),
@@ -183,8 +185,3 @@ def _admissible(audit: Audit) -> dict[str, Any]:
         "verdict": None,
         "why": "the admissible region is not computed by this version",
     }
-
-
-def _text(value: str) -> str:
-    """The text with bytes that are not UTF-8 made visible."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
