@@ -20,10 +20,10 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from poolproof.audit.evidence import STATUSES
-from poolproof.audit.files import hash_file, replace_file, write_json
 from poolproof.audit.plan import Plan
 from poolproof.audit.progress import Tick
 from poolproof.audit.score import Scorer, score_shard
+from poolproof.files import hash_file, replace_file, write_json
 
 ITEM_SECONDS: Final = 120.0
 """An item that takes longer is taken for one that never ends; its process is killed."""

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Float32, Int, UInt64
 
 from poolproof.audit.evidence import ITEMS, STATUSES
-from poolproof.audit.files import replace_file
 from poolproof.audit.references import Evidence, fold_of, part_features
 from poolproof.detectors.provenance import Finding, describe
+from poolproof.files import replace_file
 
 N_BINS: Final = 40
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from poolproof.audit.files import hash_file, replace_file
 from poolproof.audit.pool import AbstractReader, FolderReader, ItemRef, Pool, Unread, one_line
 from poolproof.errors import InputError
+from poolproof.files import hash_file, replace_file
 
 SHARD_SIZES: Final = (32, 1024)
 """Least and most items of a shard where none is asked for."""

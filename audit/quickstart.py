@@ -15,8 +15,8 @@ from jaxtyping import Int, UInt8
 
 from poolproof.audit.credentials import make_identity
 from poolproof.audit.digits import LEVELS, Item, encode_item, lay_evidence, make_items
-from poolproof.audit.files import replace_file, write_json
 from poolproof.errors import InputError
+from poolproof.files import replace_file, write_json
 from poolproof.simulate.diffusion import DiffusionSpec, fit_diffusion
 
 TRUTH_RANGE: Final = (0.2, 0.4)

@@ -15,7 +15,6 @@ import numpy as np
 
 from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.estimate import Calibration, Share, calibrate, estimate_share
-from poolproof.audit.files import hash_file, hash_json, write_json
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.plan import Plan, make_plan, read_plan
 from poolproof.audit.pool import open_pool
@@ -35,6 +34,7 @@ from poolproof.audit.summary import Audit, summarise
 from poolproof.detectors.embed import find_weights, resolve_embedder
 from poolproof.detectors.forensic import FORENSIC_NAME
 from poolproof.errors import InputError
+from poolproof.files import hash_file, hash_json, write_json
 
 SET_SAMPLE: Final = 5000
 """Most items a side for precision and recall. Both sides are of one size, since the figures depend on it."""

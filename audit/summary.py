@@ -10,13 +10,13 @@ from typing import Any, Final
 from poolproof import __version__
 from poolproof.audit.estimate import Calibration, Share
 from poolproof.audit.evidence import STATUSES
-from poolproof.audit.files import hash_json
 from poolproof.audit.items import Tally
 from poolproof.audit.paths import readable
 from poolproof.audit.plan import Plan
 from poolproof.audit.references import Reference
 from poolproof.audit.sets import NEIGHBOURS, SetMetrics
 from poolproof.audit.spec import AuditSpec
+from poolproof.files import hash_json
 
 SCHEMA_VERSION: Final = 1
 """Of `report.json`, described in `docs/report.schema.json`. Raised when a field changes its meaning."""

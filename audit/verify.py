@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from poolproof.audit.engine import done_path, part_path
 from poolproof.audit.evidence import EVIDENCE, ITEMS, STATUSES
-from poolproof.audit.files import hash_file
 from poolproof.audit.plan import Plan
 from poolproof.audit.run import RunFolder
+from poolproof.files import hash_file
 
 
 def find_faults(path: Path) -> list[str]:

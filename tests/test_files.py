@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolproof.audit.files import hash_file, hash_json, replace_file, write_json
+from poolproof.files import hash_file, hash_json, replace_file, write_json
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -75,7 +75,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"value": "0" * 200_000})
     program = (
-        "import sys, pathlib; from poolproof.audit.files import write_json\n"
+        "import sys, pathlib; from poolproof.files import write_json\n"
         "for i in range(10**6): write_json(pathlib.Path(sys.argv[1]), {'value': str(i % 10) * 200_000})"
     )
     writer = subprocess.Popen([sys.executable, "-c", program, str(path)])

@@ -1,0 +1,334 @@
+"""How much synthetic data is too much: the limit of the fresh-data loop, n_e, and the admissible region.
+
+In the fresh-data loop every generation trains on `n_real` new real samples and `n_synthetic` samples of the
+model before. It ends at a distance from the truth. n_e is the number of real samples that alone would end
+there; synthetic data are admissible where n_e is at least n_real.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+from jaxtyping import Float
+
+from poolproof.simulate.limit import (
+    MAX_GENERATIONS,
+    RealOnlyCurve,
+    check_budget,
+    loop_limit,
+    real_only_limit,
+)
+from poolproof.simulate.mixing import Mixing, check_count, check_sampling_bias
+from poolproof.simulate.montecarlo import MonteCarlo
+from poolproof.simulate.theory import phase_line
+
+DECIDED: Final = 2.0
+"""Standard errors that a ratio must lie from 1 to be called admissible or not."""
+
+_ROUNDS: Final = 8
+"""Times that the threshold's neighbourhood is sampled again, each time with twice the precision in variance."""
+
+_REACH: Final = 0.5
+"""Half the width, in the logarithm of n_synthetic, of that neighbourhood."""
+
+_MOST: Final = 1e12
+"""Synthetic samples beyond which no threshold is looked for."""
+
+_Sample = Callable[[float, float], tuple[float, float, float]]
+
+
+def limit_distance(
+    n_real: int,
+    n_synthetic: int,
+    sampling_bias: float = 1.0,
+    *,
+    dim: int = 100,
+    tolerance: float = 0.005,
+    max_paths: int | None = None,
+    max_generations: int = MAX_GENERATIONS,
+    rng: np.random.Generator,
+) -> MonteCarlo:
+    """Where the fresh-data loop ends: the expected squared W2 between late models and N(0, I).
+
+    Args:
+        n_real: new real samples per generation, 2 or more.
+        n_synthetic: samples of the model before per generation, 0 or more.
+        sampling_bias: lambda in [0, 1]; synthetic samples have this times the covariance of their model.
+        dim: dimensions, 1 or more.
+        tolerance: relative standard error to stop at, in (0, 1).
+        max_paths: independent loops at most, 16 or more; None stands for 64 blocks.
+        max_generations: of each loop, 20 or more.
+        rng: all randomness.
+
+    Returns:
+        The estimate with its standard error; `converged` and `why` say whether the budget met the tolerance.
+
+    Raises:
+        InputError: a value out of range.
+
+    Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, equation 3; squared distance,
+        unbiased covariance of the pooled samples.
+
+    >>> estimate = limit_distance(10, 5, 1.0, dim=2, tolerance=0.05, rng=np.random.default_rng(0))
+    >>> estimate.converged, abs(estimate.value - 0.25) < 0.05
+    (True, True)
+    """
+    mixing = fresh_mixing(n_real, n_synthetic)
+    return loop_limit(
+        mixing,
+        sampling_bias,
+        dim=dim,
+        tolerance=tolerance,
+        max_paths=max_paths,
+        max_generations=max_generations,
+        rng=rng,
+    )
+
+
+def real_only_distance(
+    n: int,
+    *,
+    dim: int = 100,
+    tolerance: float = 0.001,
+    max_paths: int | None = None,
+    rng: np.random.Generator,
+) -> MonteCarlo:
+    """How far a model of `n` real samples is from the truth: the expected squared W2 to N(0, I).
+
+    Args:
+        n: samples, 2 or more. With `dim` or fewer the covariance is singular and the distance still defined.
+        dim: dimensions, 1 or more.
+        tolerance: relative standard error to stop at, in (0, 1).
+        max_paths: draws at most, 16 or more; None stands for 64 blocks.
+        rng: all randomness.
+
+    Raises:
+        InputError: a value out of range.
+
+    Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, equation 4 (its left side).
+
+    >>> estimate = real_only_distance(100, dim=1, rng=np.random.default_rng(0))
+    >>> abs(estimate.value - 0.015) < 0.0002
+    True
+    """
+    check_count("n", n, least=2)
+    check_count("dim", dim, least=1)
+    check_budget(tolerance, max_paths, MAX_GENERATIONS)
+    return real_only_limit(n, dim=dim, tolerance=tolerance, max_paths=max_paths, rng=rng)
+
+
+@final
+@dataclass(frozen=True)
+class EffectiveSampleSize:
+    """How many real samples a loop is worth.
+
+    Attributes:
+        n_e: real samples that alone give the loop's distance.
+        ratio: n_e over the fresh real samples of a generation; 1 or more is admissible.
+        stderr: standard error of `n_e`.
+        ratio_stderr: standard error of `ratio`.
+        limit: the loop's distance.
+    """
+
+    n_e: float
+    ratio: float
+    stderr: float
+    ratio_stderr: float
+    limit: MonteCarlo
+
+    @property
+    def admissible(self) -> bool | None:
+        """Whether the ratio is at least 1; None where it is within two standard errors of 1."""
+        if self.ratio_stderr > 0 and abs(self.ratio - 1) < DECIDED * self.ratio_stderr:
+            return None
+        return self.ratio >= 1
+
+
+def effective_sample_size(
+    n_real: int,
+    n_synthetic: int,
+    sampling_bias: float = 1.0,
+    *,
+    dim: int = 100,
+    n_models: int = 1,
+    tolerance: float = 0.005,
+    max_paths: int | None = None,
+    max_generations: int = MAX_GENERATIONS,
+    rng: np.random.Generator,
+) -> EffectiveSampleSize:
+    """How many real samples the fresh-data loop is worth, with the error of loop and real-only curve.
+
+    Args:
+        n_real: new real samples per generation, 2 or more.
+        n_synthetic: synthetic samples per generation, 0 or more.
+        sampling_bias: lambda in [0, 1].
+        dim: dimensions, 1 or more.
+        n_models: models before that the synthetic samples come from in equal parts, 1 or more.
+        tolerance: relative standard error of the loop's distance to stop at; n_e has about the same.
+        max_paths: independent loops at most, 16 or more; None stands for 64 blocks.
+        max_generations: of each loop, 20 or more.
+        rng: all randomness.
+
+    Raises:
+        InputError: a value out of range.
+        UnreliableEstimate: the loop does worse than two real samples, so that n_e is below 2.
+
+    Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, equation 4; appendix G for
+        `n_models`.
+    """
+    mixing = fresh_mixing(n_real, n_synthetic, n_models=n_models)
+    curve = RealOnlyCurve(dim, int(rng.integers(2**63)), tolerance=min(0.001, tolerance / 3))
+    limit = loop_limit(
+        mixing,
+        sampling_bias,
+        dim=dim,
+        tolerance=tolerance,
+        max_paths=max_paths,
+        max_generations=max_generations,
+        rng=rng,
+    )
+    if n_synthetic == 0:
+        return EffectiveSampleSize(float(n_real), 1.0, 0.0, 0.0, limit)
+    n_e, stderr = curve.invert(limit.value, limit.stderr)
+    return EffectiveSampleSize(n_e, n_e / n_real, stderr, stderr / n_real, limit)
+
+
+def fresh_mixing(n_real: int, n_synthetic: int, *, n_models: int = 1) -> Mixing:
+    """The mixing of a fresh-data loop that has a limit.
+
+    Raises:
+        InputError: fewer than two real samples, or another count out of range.
+    """
+    check_count("n_real", n_real, least=2)
+    check_count("n_synthetic", n_synthetic, least=0)
+    return Mixing(n_fresh=n_real, n_synthetic=n_synthetic, n_models=n_models)
+
+
+# --- the border of the region ---------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True)
+class Threshold:
+    """The number of synthetic samples up to which a loop is admissible.
+
+    Attributes:
+        n_synthetic: where n_e / n_real falls through 1; infinite where it never does, 0 where it starts below.
+        stderr: its standard error; 0 where it is infinite or 0.
+        tolerance: the relative standard error that was asked for.
+        converged: whether it was reached.
+        why: what is amiss, or why there is no border; None otherwise.
+    """
+
+    n_synthetic: float
+    stderr: float
+    tolerance: float
+    converged: bool
+    why: str | None = None
+
+
+def admissible_threshold(
+    n_real: int,
+    sampling_bias: float,
+    *,
+    dim: int = 100,
+    tolerance: float = 0.03,
+    n_rounds: int = _ROUNDS,
+    rng: np.random.Generator,
+) -> Threshold:
+    """The largest number of synthetic samples per generation that costs no effective real samples.
+
+    n_e / n_real first rises with n_synthetic and then, for a sampling bias below 1, falls through 1. The fall is
+    bracketed by steps of two. Around it the logarithm of (loop distance / real-only distance) is sampled at fresh
+    loops, a cubic fitted in log n_synthetic, and its root taken; this is repeated with more loops until the root's
+    error is small enough.
+
+    Args:
+        n_real: new real samples per generation, 2 or more.
+        sampling_bias: lambda in [0, 1].
+        dim: dimensions, 1 or more.
+        tolerance: relative standard error of the threshold to stop at, in (0, 1).
+        n_rounds: rounds of sampling at most, 1 or more; each doubles the work.
+        rng: all randomness.
+
+    Returns:
+        The threshold; infinite at a bias of 1, and for so few real samples that even a model without any variance
+        would do better than them alone.
+
+    Raises:
+        InputError: a value out of range.
+
+    Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, section 5 and figures 11, 12.
+    """
+    fresh_mixing(n_real, 0)
+    check_count("dim", dim, least=1)
+    check_sampling_bias(sampling_bias)
+    check_budget(tolerance, None, MAX_GENERATIONS)
+    check_count("n_rounds", n_rounds, least=1)
+    if sampling_bias == 1:
+        return Threshold(math.inf, 0.0, tolerance, True, "unbiased samples are admissible in any number")
+    alone = real_only_limit(n_real, dim=dim, tolerance=0.0005, rng=rng)
+    if alone.value >= dim:
+        why = f"{n_real} real samples in {dim} dimensions do worse than a model without any variance"
+        return Threshold(math.inf, 0.0, tolerance, True, why)
+
+    def sample(x: float, precision: float) -> tuple[float, float, float]:
+        """Place, height above 0 and its standard error of the curve whose root is sought."""
+        n_synthetic = max(1, round(math.exp(x)))
+        limit = limit_distance(n_real, n_synthetic, sampling_bias, dim=dim, tolerance=precision, rng=rng)
+        return (
+            math.log(n_synthetic),
+            math.log(limit.value / alone.value),
+            limit.stderr / limit.value,
+        )
+
+    x = _bracket(math.log(max(2.0, phase_line(sampling_bias, dim=dim))), sample)
+    if x == -math.inf:
+        return Threshold(0.0, 0.0, tolerance, True, "a single synthetic sample already costs real ones")
+    if x == math.inf:
+        return Threshold(math.inf, 0.0, tolerance, True, f"admissible up to {_MOST:.0e} synthetic samples")
+    samples: list[tuple[float, float, float]] = []
+    root, error = x, math.inf
+    for round_ in range(n_rounds):
+        precision = 0.003 * 2 ** (-round_ / 2)
+        places = root + _REACH * np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+        samples += [sample(float(place), precision) for place in places if place >= 0]
+        near = np.array([each for each in samples if abs(each[0] - root) <= 1.5 * _REACH])
+        root, error = _root(near, root, alone.stderr / alone.value)
+        if error <= tolerance:
+            break
+    value = math.exp(root)
+    met = error <= tolerance
+    why = None if met else f"relative error is {error:.2g}, asked was {tolerance:g}; raise n_rounds"
+    return Threshold(value, value * error, tolerance, met, why)
+
+
+def _bracket(x: float, sample: _Sample) -> float:
+    """A place near the rise through 0; minus infinity where the curve starts above it, infinity without end."""
+    step = math.log(2)
+    _, height, _ = sample(x, 0.005)
+    upwards = height <= 0
+    while 0 <= x <= math.log(_MOST):
+        x += step if upwards else -step
+        _, height, _ = sample(max(x, 0.0), 0.005)
+        if (height > 0) == upwards:
+            return max(x + (-step if upwards else step) / 2, 0.0)
+    return math.inf if upwards else -math.inf
+
+
+def _root(samples: Float[np.ndarray, "n 3"], around: float, common_error: float) -> tuple[float, float]:
+    """Root and its error of the cubic fitted to places, heights and errors near `around`."""
+    weights = 1 / samples[:, 2]
+    inverse = np.linalg.pinv(np.vander(samples[:, 0] - around, 4) * weights[:, None])
+    cubic = np.poly1d(inverse @ (samples[:, 1] * weights))
+    slope = cubic.deriv()
+    rising = [z.real for z in cubic.roots if abs(z.imag) < 1e-9 and slope(z.real) > 0]
+    if not rising:
+        return around, math.inf
+    root = float(np.clip(min(rising, key=abs), -_REACH, _REACH))
+    variance = float(np.square(np.vander([root], 4) @ inverse).sum()) + common_error**2
+    return around + root, math.sqrt(variance) / abs(float(slope(root)))

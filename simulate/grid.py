@@ -1,0 +1,232 @@
+"""Many cells of the admissible map at once: in parallel, and remembered on disk by their content."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+import numpy as np
+
+from poolproof.errors import InputError, UnreliableEstimate
+from poolproof.files import hash_json, write_json
+from poolproof.simulate.admissible import DECIDED, fresh_mixing
+from poolproof.simulate.limit import MAX_GENERATIONS, RealOnlyCurve, check_budget, loop_limit
+from poolproof.simulate.mixing import check_count, check_sampling_bias
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHOD: Final = "gaussian-cell/1"
+"""Names the computation in the cache; a change that moves figures takes another number."""
+
+
+@final
+@dataclass(frozen=True)
+class Cell:
+    """One fresh-data loop.
+
+    Attributes:
+        n_real: new real samples per generation, 2 or more.
+        n_synthetic: synthetic samples per generation, 0 or more.
+        sampling_bias: lambda in [0, 1].
+        n_models: models before that the synthetic samples come from, 1 or more.
+        dim: dimensions, 1 or more.
+    """
+
+    n_real: int
+    n_synthetic: int
+    sampling_bias: float = 1.0
+    n_models: int = 1
+    dim: int = 100
+
+    def __post_init__(self) -> None:
+        fresh_mixing(self.n_real, self.n_synthetic, n_models=self.n_models)
+        check_sampling_bias(self.sampling_bias)
+        check_count("dim", self.dim, least=1)
+
+
+@final
+@dataclass(frozen=True)
+class Effort:
+    """How precisely cells are computed.
+
+    Attributes:
+        tolerance: relative standard error of the distance, in (0, 1).
+        max_paths: independent loops at most, 16 or more; None stands for 64 blocks.
+        max_generations: of each loop, 20 or more.
+        seed: of all randomness. A cell's figures depend on it and on the cell alone, not on the others.
+    """
+
+    tolerance: float = 0.01
+    max_paths: int | None = None
+    max_generations: int = MAX_GENERATIONS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_budget(self.tolerance, self.max_paths, self.max_generations)
+        check_count("seed", self.seed, least=0)
+
+
+def admissible_region(
+    n_real: Sequence[int],
+    n_synthetic: Sequence[int],
+    sampling_bias: Sequence[float],
+    *,
+    dim: int = 100,
+    tolerance: float = 0.01,
+    n_workers: int | None = None,
+    cache: Path | None = None,
+    on_cell: Callable[[int], None] | None = None,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """The map of n_e / n_real: one row per combination of the three lists, with errors and verdicts.
+
+    Args:
+        n_real: new real samples per generation, 2 or more each.
+        n_synthetic: synthetic samples per generation.
+        sampling_bias: lambda, in [0, 1].
+        dim: dimensions.
+        tolerance: relative standard error of each distance.
+        n_workers: threads; None takes one per core. The figures do not depend on it.
+        cache: folder that remembers cells by their content; None remembers nothing.
+        on_cell: called with the number of cells done, as they end.
+        rng: seeds everything.
+
+    Returns:
+        Columns as in `evaluate_cells`, ordered by bias, n_real and n_synthetic as given.
+
+    Raises:
+        InputError: an empty list, or a value out of range.
+
+    Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, figures 11 and 12.
+    """
+    for name, values in (("n_real", n_real), ("n_synthetic", n_synthetic), ("sampling_bias", sampling_bias)):
+        if not len(values):
+            raise InputError(f"{name}: got an empty list, allowed one value or more")
+    cells = [
+        Cell(real, synthetic, bias, dim=dim)
+        for bias in sampling_bias
+        for real in n_real
+        for synthetic in n_synthetic
+    ]
+    effort = Effort(tolerance=tolerance, seed=int(rng.integers(2**63)))
+    return evaluate_cells(cells, effort, n_workers=n_workers, cache=cache, on_cell=on_cell)
+
+
+def evaluate_cells(
+    cells: Sequence[Cell],
+    effort: Effort,
+    *,
+    n_workers: int | None = None,
+    cache: Path | None = None,
+    on_cell: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
+    """A table with one row per cell: its options, its figures, and how good they are.
+
+    `squared_w2`, `squared_w2_stderr`: the loop's limit; `n_e`, `n_e_stderr`, `ratio`, `ratio_stderr`: what it is
+    worth, missing where two real samples do better; `admissible`: True, False, or missing within two standard
+    errors of 1; `converged`, `start_shows`, `n_paths`, `n_generations`, `why`: how good the row is.
+
+    Args:
+        cells: in the order of the rows.
+        effort: precision and seed.
+        n_workers: threads; None takes one per core.
+        cache: folder that remembers cells by their content; None remembers nothing.
+        on_cell: called with the number of cells done, as they end.
+    """
+    import pandas as pd
+    from threadpoolctl import threadpool_limits
+
+    n_workers = n_workers or os.cpu_count() or 1
+    check_count("n_workers", n_workers, least=1)
+    rows: dict[Cell, Mapping[str, Any]] = {}
+    # long loops first, so that no worker is left with one at the end
+    order = sorted(set(cells), key=lambda cell: -_expected_cost(cell))
+    # one thread per cell: matrices of this size gain nothing from threads inside the linear algebra
+    with threadpool_limits(1), ThreadPoolExecutor(n_workers) as pool:
+        futures = {pool.submit(_remembered, cell, effort, cache): cell for cell in order}
+        try:
+            for n_done, future in enumerate(as_completed(futures), 1):
+                rows[futures[future]] = future.result()
+                if on_cell is not None:
+                    on_cell(n_done)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    frame = pd.DataFrame([{**asdict(cell), **rows[cell]} for cell in cells])
+    return frame.astype({"admissible": "boolean", "n_e": float, "ratio": float})
+
+
+def _expected_cost(cell: Cell) -> float:
+    mixing = fresh_mixing(cell.n_real, cell.n_synthetic, n_models=cell.n_models)
+    return cell.n_models / (1 - min(mixing.relaxation(cell.sampling_bias), 1 - 1e-12))
+
+
+def _remembered(cell: Cell, effort: Effort, cache: Path | None) -> Mapping[str, Any]:
+    """The cell's row, read from the cache where it is there and whole."""
+    if cache is None:
+        return _compute(cell, effort)
+    content = {"method": METHOD, "cell": asdict(cell), "effort": asdict(effort)}
+    key = hash_json(content)
+    path = cache / key[:2] / f"{key}.json"
+    try:
+        known = json.loads(path.read_text("utf-8"))
+        if known["content"] == content:
+            return known["row"]
+    except (OSError, ValueError, KeyError, TypeError):
+        known = None  # not there, or damaged: it is computed and written anew
+    row = _compute(cell, effort)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"content": content, "row": row})
+    return row
+
+
+def _compute(cell: Cell, effort: Effort) -> dict[str, Any]:
+    # repr of a float is exact, so that equal cells have equal streams
+    key = int.from_bytes(hash_json(asdict(cell)).encode()[:16], "big")
+    rng = np.random.default_rng([effort.seed, key])
+    limit = loop_limit(
+        fresh_mixing(cell.n_real, cell.n_synthetic, n_models=cell.n_models),
+        cell.sampling_bias,
+        dim=cell.dim,
+        tolerance=effort.tolerance,
+        max_paths=effort.max_paths,
+        max_generations=effort.max_generations,
+        rng=rng,
+    )
+    curve = RealOnlyCurve(cell.dim, effort.seed, tolerance=min(0.001, effort.tolerance / 3))
+    row: dict[str, Any] = {
+        "squared_w2": limit.value,
+        "squared_w2_stderr": limit.stderr,
+        "n_e": None,
+        "n_e_stderr": None,
+        "ratio": None,
+        "ratio_stderr": None,
+        "admissible": False,
+        "converged": limit.converged,
+        "start_shows": limit.start_shows,
+        "n_paths": limit.n_paths,
+        "n_generations": limit.n_generations,
+        "why": limit.why,
+    }
+    if cell.n_synthetic == 0:
+        exact = {"n_e": float(cell.n_real), "n_e_stderr": 0.0, "ratio": 1.0, "ratio_stderr": 0.0}
+        return row | exact | {"admissible": True}
+    try:
+        n_e, stderr = curve.invert(limit.value, limit.stderr)
+    except UnreliableEstimate as error:
+        return row | {"why": "; ".join(filter(None, (limit.why, str(error))))}
+    ratio, error = n_e / cell.n_real, stderr / cell.n_real
+    undecided = abs(ratio - 1) < DECIDED * error
+    return row | {
+        "n_e": n_e,
+        "n_e_stderr": stderr,
+        "ratio": ratio,
+        "ratio_stderr": error,
+        "admissible": None if undecided else ratio >= 1,
+    }
