@@ -15,6 +15,7 @@ from typing import Final, final
 import numpy as np
 from jaxtyping import Float
 
+from poolproof.simulate.checks import check_count, check_sampling_bias
 from poolproof.simulate.limit import (
     MAX_GENERATIONS,
     RealOnlyCurve,
@@ -22,7 +23,7 @@ from poolproof.simulate.limit import (
     loop_limit,
     real_only_limit,
 )
-from poolproof.simulate.mixing import Mixing, check_count, check_sampling_bias
+from poolproof.simulate.mixing import Mixing
 from poolproof.simulate.montecarlo import MonteCarlo
 from poolproof.simulate.theory import phase_line
 

@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Float
 
 from poolproof.errors import InputError
-from poolproof.simulate.mixing import Mixing, bias_schedule, check_count
+from poolproof.simulate.checks import check_count
+from poolproof.simulate.mixing import Mixing, bias_schedule
 from poolproof.simulate.scatter import Scatter, draw_root, draw_scatter, estimate
 
 Start = Literal["data", "truth"]

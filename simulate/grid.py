@@ -15,8 +15,8 @@ import numpy as np
 from poolproof.errors import InputError, UnreliableEstimate
 from poolproof.files import hash_json, write_json
 from poolproof.simulate.admissible import DECIDED, fresh_mixing
+from poolproof.simulate.checks import check_count, check_sampling_bias
 from poolproof.simulate.limit import MAX_GENERATIONS, RealOnlyCurve, check_budget, loop_limit
-from poolproof.simulate.mixing import check_count, check_sampling_bias
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from poolproof.errors import InputError, UnreliableEstimate
+from poolproof.simulate.checks import check_count, check_sampling_bias
 from poolproof.simulate.gaussian import Gaussian, Models, generations
-from poolproof.simulate.mixing import Mixing, check_count, check_sampling_bias
+from poolproof.simulate.mixing import Mixing
 from poolproof.simulate.montecarlo import MonteCarlo
 from poolproof.simulate.scatter import bartlett
 from poolproof.simulate.wasserstein import squared_w2

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from poolproof.errors import InputError
+from poolproof.simulate.checks import check_count, check_range, check_sampling_bias
 
 Covariance = Literal["unbiased", "mle"]
 Estimator = Literal["pooled", "grouped"]
@@ -69,9 +70,7 @@ class Mixing:
         if self.n_subsample is not None:
             check_count("n_subsample", self.n_subsample, least=2)
         for source in SOURCES:
-            weight = getattr(self, f"weight_{source}")
-            if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
-                raise InputError(f"weight_{source}: got {weight}, allowed 0 or more; 1 weighs all alike")
+            check_range(f"weight_{source}", getattr(self, f"weight_{source}"), 0.0, math.inf)
         if self.estimator not in ("pooled", "grouped"):
             raise InputError(f"estimator: got {self.estimator!r}, allowed pooled, grouped; choose one")
         if self.covariance not in ("unbiased", "mle"):
@@ -109,8 +108,7 @@ class Mixing:
         Mixing(n_fresh=3, n_synthetic=997)
         """
         check_count("n", n, least=2)
-        if not 0 <= real_share <= 1:
-            raise InputError(f"real_share: got {real_share}, allowed 0 to 1; 0.1 is ten per cent")
+        check_range("real_share", real_share, 0.0, 1.0)
         n_real = round(n * real_share)
         return cls(n_fresh=n_real, n_synthetic=n - n_real)
 
@@ -120,8 +118,7 @@ class Mixing:
 
         Means and covariances of the two sources are averaged (`grouped`).
         """
-        if not 0 <= real_weight <= 1:
-            raise InputError(f"real_weight: got {real_weight}, allowed 0 to 1; n_real / n weighs all alike")
+        check_range("real_weight", real_weight, 0.0, 1.0)
         check_count("n_real", n_real, least=2)
         check_count("n_synthetic", n_synthetic, least=2)
         return cls(
@@ -183,18 +180,6 @@ class Mixing:
         strength = (1 - self.real_weight()) * sampling_bias
         kernel = np.convolve(np.full(self.n_models, 1 / self.n_models), np.full(self.n_kept, 1 / self.n_kept))
         return float(np.abs(np.roots(np.concatenate([[1.0], -strength * kernel]))).max())
-
-
-def check_count(name: str, n: object, *, least: int) -> None:
-    """Raises InputError where `n` is not a whole number of at least `least`."""
-    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < least:
-        raise InputError(f"{name}: got {n!r}, allowed a whole number from {least}")
-
-
-def check_sampling_bias(sampling_bias: float | int) -> None:
-    """Raises InputError where the bias is outside [0, 1]."""
-    if not (isinstance(sampling_bias, (int, float, np.number)) and 0 <= sampling_bias <= 1):
-        raise InputError(f"sampling_bias: got {sampling_bias!r}, allowed 0 to 1; 1 samples without bias")
 
 
 def bias_schedule(sampling_bias: float | Sequence[float]) -> Float[np.ndarray, " t"]:

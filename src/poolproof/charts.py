@@ -170,7 +170,7 @@ def responsive_chart(draw: Callable[[int], Figure], *, name: str, title: str, de
     return Markup("\n").join(svgs)
 
 
-def _axes(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:
+def place_axes(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:
     """Axes at a place given in CSS pixels from the figure's upper left corner."""
     whole_width, whole_height = 72 * figure.get_size_inches()
     return figure.add_axes(
@@ -202,7 +202,7 @@ def interval_chart(
 
     def draw(width: int) -> Figure:
         figure = new_figure(width, 144 if floor else 106)
-        axes = _axes(figure, 1, 0, width - 2, 106 - 26)
+        axes = place_axes(figure, 1, 0, width - 2, 106 - 26)
         axes.set(xlim=(0, reach), ylim=(-30, 50), yticks=[])
         ticks = np.linspace(0, reach, 5 if reach > 0.5 or reach in (0.02, 0.2) else 6)
         axes.set_xticks(ticks, [f"{100 * tick:g}{chr(0xA0) + '%' if tick else ''}" for tick in ticks])
@@ -226,7 +226,7 @@ def interval_chart(
             fontweight="bold",
         )
         if floor:
-            mark = _axes(figure, 1, 104, width - 2, 40)
+            mark = place_axes(figure, 1, 104, width - 2, 40)
             mark.set(xlim=(0, reach), ylim=(0, 40))
             mark.set_axis_off()
             mark.plot([floor], [33], marker="^", markersize=8, color=COLOURS["ink"], clip_on=False)
@@ -295,7 +295,7 @@ def histogram_chart(
         figure = new_figure(width, 24 + row_height * len(rows) + 48)
         span = width - left - 14
         for position, row in enumerate(rows):
-            axes = _axes(figure, left, 24 + row_height * position + head, span, row_height - head - 10)
+            axes = place_axes(figure, left, 24 + row_height * position + head, span, row_height - head - 10)
             tallest = max(1, int(row.counts.max(initial=0)))
             axes.set(xlim=(low, high), ylim=(0, 1.04), yticks=[], xticks=[])
             axes.stairs(row.counts / tallest, edges, fill=True, color=COLOURS[row.colour], alpha=0.3)
@@ -303,7 +303,7 @@ def histogram_chart(
             if threshold is not None and low <= threshold <= high:
                 axes.axvline(threshold, color=COLOURS["ink"], linewidth=1.25, dashes=(4, 3))
             _row_label(figure, row, 24 + row_height * position, narrow=narrow)
-        scale = _axes(figure, left, 24, span, row_height * len(rows) - 4)
+        scale = place_axes(figure, left, 24, span, row_height * len(rows) - 4)
         scale.set(xlim=(low, high), ylim=(0, 1), yticks=[], xlabel=axis)
         scale.locator_params(axis="x", nbins=4 if narrow else 8)
         if threshold is not None and low <= threshold <= high:

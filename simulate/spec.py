@@ -1,0 +1,313 @@
+"""What a simulation is to do, as a value: read from TOML, checked once, written beside the results."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, final
+
+from poolproof.errors import InputError
+from poolproof.simulate.checks import check_count
+from poolproof.simulate.gaussian import Start
+from poolproof.simulate.grid import Cell, Effort
+from poolproof.simulate.mixing import Mixing, bias_schedule
+
+PRESETS: Final = Path(__file__).with_name("presets")
+"""Folder of the specs that come with the package."""
+
+PANELS: Final = ("sampling_bias", "n_real")
+X_AXES: Final = ("n", "n_real", "n_synthetic", "n_models", "sampling_bias")
+Y_AXES: Final = ("squared_w2", "ratio", "n_e")
+
+
+@final
+@dataclass(frozen=True)
+class Arm:
+    """One of the loops that a `LoopSpec` compares.
+
+    Attributes:
+        label: its name, unlike that of the others.
+        mixing: what each generation trains on.
+        sampling_bias: one value in [0, 1], or one per generation.
+        initial: `data`, `truth`, or the number of real samples of the first model.
+    """
+
+    label: str
+    mixing: Mixing
+    sampling_bias: float | tuple[float, ...] = 1.0
+    initial: Start | int = "data"
+
+    def __post_init__(self) -> None:
+        bias_schedule(self.sampling_bias)
+        if not isinstance(self.initial, str):
+            check_count("initial", self.initial, least=2)
+        elif self.initial not in ("data", "truth"):
+            raise InputError(f"initial: got {self.initial!r}, allowed data, truth or a number of samples")
+
+
+@final
+@dataclass(frozen=True)
+class LoopSpec:
+    """Gaussian loops side by side, generation by generation.
+
+    Attributes:
+        title: of the page.
+        arms: the loops.
+        dim: dimensions.
+        n_generations: generations to run.
+        n_paths: independent repetitions of each loop, 3 or more.
+        seed: of all randomness; every arm starts from the same stream.
+    """
+
+    title: str
+    arms: tuple[Arm, ...]
+    dim: int = 100
+    n_generations: int = 40
+    n_paths: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_count("dim", self.dim, least=1)
+        check_count("n_generations", self.n_generations, least=1)
+        check_count("n_paths", self.n_paths, least=3)
+        check_count("seed", self.seed, least=0)
+        _check_labels([arm.label for arm in self.arms], "arms")
+
+
+@final
+@dataclass(frozen=True)
+class MapSpec:
+    """The map of n_e / n_real over every combination of three lists.
+
+    Attributes:
+        title: of the page.
+        n_real: new real samples per generation.
+        n_synthetic: synthetic samples per generation.
+        sampling_bias: lambda.
+        dim: dimensions.
+        panel: what differs between the pictures, `sampling_bias` or `n_real`; the other one is an axis.
+        effort: precision and seed.
+    """
+
+    title: str
+    n_real: tuple[int, ...]
+    n_synthetic: tuple[int, ...]
+    sampling_bias: tuple[float, ...]
+    dim: int = 100
+    panel: str = "sampling_bias"
+    effort: Effort = field(default_factory=Effort)
+
+    def __post_init__(self) -> None:
+        if self.panel not in PANELS:
+            raise InputError(f"panel: got {self.panel!r}, allowed {', '.join(PANELS)}; choose one")
+        for name in ("n_real", "n_synthetic", "sampling_bias"):
+            values = getattr(self, name)
+            if not values:
+                raise InputError(f"{name}: got an empty list, allowed one value or more")
+            if len(set(values)) < len(values):
+                raise InputError(f"{name}: got a value twice, allowed different ones")
+        self.cells()
+
+    def cells(self) -> list[Cell]:
+        """The loops of the map, ordered by bias, n_real and n_synthetic."""
+        return [
+            Cell(real, synthetic, bias, dim=self.dim)
+            for bias in self.sampling_bias
+            for real in self.n_real
+            for synthetic in self.n_synthetic
+        ]
+
+
+@final
+@dataclass(frozen=True)
+class CurveSpec:
+    """One curve of a `CurvesSpec`.
+
+    Attributes:
+        label: its name in its panel.
+        panel: the picture it belongs to.
+        x: places along the axis.
+        cells: one loop for each.
+    """
+
+    label: str
+    panel: str
+    x: tuple[float, ...]
+    cells: tuple[Cell, ...]
+
+
+@final
+@dataclass(frozen=True)
+class CurvesSpec:
+    """Limits of fresh-data loops along one of their options.
+
+    Attributes:
+        title: of the page.
+        x: the option along the axis; `n` is the size of the whole training set.
+        y: what is told: `squared_w2`, `ratio` or `n_e`.
+        curves: the curves.
+        dim: dimensions.
+        effort: precision and seed.
+    """
+
+    title: str
+    x: str
+    y: str
+    curves: tuple[CurveSpec, ...]
+    dim: int = 100
+    effort: Effort = field(default_factory=Effort)
+
+    def __post_init__(self) -> None:
+        if self.x not in X_AXES:
+            raise InputError(f"x: got {self.x!r}, allowed {', '.join(X_AXES)}; choose one")
+        if self.y not in Y_AXES:
+            raise InputError(f"y: got {self.y!r}, allowed {', '.join(Y_AXES)}; choose one")
+        _check_labels([f"{curve.panel}: {curve.label}" for curve in self.curves], "curves")
+
+    def cells(self) -> list[Cell]:
+        """The loops of all curves, one after the other."""
+        return [cell for curve in self.curves for cell in curve.cells]
+
+
+Spec = LoopSpec | MapSpec | CurvesSpec
+
+
+def list_presets() -> list[str]:
+    """Names of the specs that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_spec(name: str) -> Spec:
+    """The spec of a preset's name, or of a TOML file.
+
+    Raises:
+        InputError: neither a preset nor a readable file, an unknown key, a missing one, or a value out of range.
+    """
+    path = PRESETS / f"{name}.toml" if name in list_presets() else Path(name)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(
+            f"spec: got {name!r} ({reason}), allowed a TOML file or one of {', '.join(list_presets())}"
+        ) from error
+    try:
+        return parse_spec(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{name}: not valid TOML: {error}") from error
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def parse_spec(table: Mapping[str, Any]) -> Spec:
+    """The spec that a table describes.
+
+    Raises:
+        InputError: see `read_spec`.
+    """
+    kind, title = table.get("kind"), table.get("title", "")
+    if not isinstance(title, str):
+        raise InputError(f"title: got {title!r}, allowed a text")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise InputError(f"kind: got {kind!r}, allowed {', '.join(KINDS)}; choose one")
+    options = {key: value for key, value in table.items() if key != "kind"}
+    return KINDS[kind](options)
+
+
+def _parse_loop(options: dict[str, Any]) -> LoopSpec:
+    _check_keys("loop", options, ("title", "arms", "dim", "n_generations", "n_paths", "seed"), ("arms",))
+    arms = []
+    known = (*Mixing.__dataclass_fields__, "label", "sampling_bias", "initial")
+    for table in _tables("arms", options.pop("arms")):
+        _check_keys("arms", table, known, ("label",))
+        own = {key: table.pop(key) for key in ("label", "sampling_bias", "initial") if key in table}
+        for key in ("n_models", "n_kept"):  # TOML has no null; "all" stands for every generation so far
+            if table.get(key) == "all":
+                table[key] = None
+        if isinstance(own.get("sampling_bias"), list):
+            own["sampling_bias"] = tuple(own["sampling_bias"])
+        arms.append(Arm(mixing=Mixing(**table), **own))
+    return LoopSpec(title=options.pop("title", "Loops"), arms=tuple(arms), **options)
+
+
+def _parse_map(options: dict[str, Any]) -> MapSpec:
+    axes = ("n_real", "n_synthetic", "sampling_bias")
+    _check_keys("map", options, ("title", *axes, "dim", "panel", *_EFFORT), axes)
+    effort = _effort(options)
+    lists = {name: _values(name, options.pop(name)) for name in axes}
+    return MapSpec(title=options.pop("title", "Admissible region"), effort=effort, **lists, **options)
+
+
+def _parse_curves(options: dict[str, Any]) -> CurvesSpec:
+    known = ("title", "x", "y", "curves", "dim", *_EFFORT)
+    _check_keys("curves", options, known, ("x", "y", "curves"))
+    effort, dim = _effort(options), options.pop("dim", 100)
+    tables = _tables("curves", options.pop("curves"))
+    curves = [_curve(table, str(options["x"]), dim) for table in tables]
+    title = options.pop("title", "Limits")
+    return CurvesSpec(title=title, curves=tuple(curves), dim=dim, effort=effort, **options)
+
+
+def _curve(table: dict[str, Any], x: str, dim: int) -> CurveSpec:
+    options = ("n", "real_share", "n_real", "n_synthetic", "n_models", "sampling_bias")
+    _check_keys("curves", table, ("label", "panel", *options), ("label", x))
+    places = _values(x, table[x])
+    cells = []
+    for place in places:
+        row = {key: table[key] for key in options if key in table} | {x: place}
+        if ("n" in row) != ("real_share" in row) or ("n" in row) == ("n_real" in row):
+            raise InputError(
+                f"curves: got {', '.join(sorted(row))}, allowed n with real_share, or n_real with n_synthetic"
+            )
+        if "n" in row:
+            mixing = Mixing.from_real_share(row.pop("n"), row.pop("real_share"))
+            row |= {"n_real": mixing.n_fresh, "n_synthetic": mixing.n_synthetic}
+        elif "n_synthetic" not in row:
+            raise InputError("n_synthetic: got none, allowed a count; say 0 for real data alone")
+        cells.append(Cell(**row, dim=dim))
+    return CurveSpec(table["label"], table.get("panel", ""), tuple(map(float, places)), tuple(cells))
+
+
+KINDS: Final[Mapping[str, Callable[[dict[str, Any]], Spec]]] = {
+    "loop": _parse_loop,
+    "map": _parse_map,
+    "curves": _parse_curves,
+}
+"""The closed list of kinds of specs."""
+
+_EFFORT: Final = tuple(Effort.__dataclass_fields__)
+
+
+def _effort(options: dict[str, Any]) -> Effort:
+    return Effort(**{name: options.pop(name) for name in _EFFORT if name in options})
+
+
+def _tables(name: str, value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
+        raise InputError(f"{name}: got {value!r}, allowed one table or more, each headed [[{name}]]")
+    return [dict(each) for each in value]
+
+
+def _values(name: str, value: object) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{name}: got {value!r}, allowed a list such as [100, 1000]")
+    return tuple(value)
+
+
+def _check_keys(where: str, table: Mapping[str, Any], known: Sequence[str], required: Sequence[str]) -> None:
+    unknown = [key for key in table if key not in known]
+    if unknown:
+        raise InputError(f"{where}: got unknown key {unknown[0]!r}, allowed {', '.join(known)}")
+    missing = [key for key in required if key not in table]
+    if missing:
+        raise InputError(f"{where}: got no {missing[0]}, allowed keys are {', '.join(known)}; add it")
+
+
+def _check_labels(labels: Sequence[str], name: str) -> None:
+    if not labels:
+        raise InputError(f"{name}: got none, allowed one or more")
+    for label in labels:
+        if not isinstance(label, str) or labels.count(label) > 1:
+            raise InputError(f"label: got {label!r} twice or no text, allowed different names in {name}")
