@@ -8,7 +8,6 @@ needed, `simulate/points.py` does the same with them.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections import deque
@@ -22,7 +21,7 @@ from jaxtyping import Float
 from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count
 from poolproof.simulate.mixing import Mixing, bias_schedule
-from poolproof.simulate.scatter import Scatter, draw_root, draw_scatter, estimate
+from poolproof.simulate.scatter import Scatter, draw_root, draw_scatter, estimate, unite
 
 Start = Literal["data", "truth"]
 
@@ -162,7 +161,7 @@ def _generations(
         models = truth_models(law, n_paths)
     elif initial == "data":
         n = mixing.n_fresh if mixing.n_fixed + mixing.n_fresh else mixing.n_synthetic
-        models = first_fit(fixed.merge(draw_real(law, n, n_paths, rng=rng)), mixing)
+        models = first_fit(unite([fixed, draw_real(law, n, n_paths, rng=rng)]), mixing)
     else:
         models = first_fit(draw_real(law, int(initial), n_paths, rng=rng), mixing)
     yield models
@@ -178,18 +177,17 @@ def _generations(
             models = Models(models.generation + 1, mean, factor / math.sqrt(divisor))
         else:
             fresh = draw_real(law, mixing.n_fresh, n_paths, rng=rng)
-            drawn = [
-                draw_synthetic(model, n, bias, rng=rng)
-                for model, n in zip(history, mixing.synthetic_counts(len(history)), strict=False)
-            ]
-            synthetic = functools.reduce(Scatter.merge, drawn)
+            counts = mixing.synthetic_counts(len(history))
+            synthetic = unite(
+                [draw_synthetic(model, n, bias, rng=rng) for model, n in zip(history, counts, strict=False)]
+            )
             if mark is not None:
                 synthetic = Scatter(synthetic.n, synthetic.mean + mark, synthetic.matrix)
             if mixing.n_kept is None and kept:
-                kept = deque([kept[0].merge(synthetic)])
+                kept = deque([unite([kept[0], synthetic])])
             else:
                 kept.append(synthetic)
-            sources = {"fresh": fresh, "fixed": fixed, "synthetic": functools.reduce(Scatter.merge, kept)}
+            sources = {"fresh": fresh, "fixed": fixed, "synthetic": unite(list(kept))}
             models = Models(models.generation + 1, *estimate(sources, mixing))
         history.appendleft(models)
         yield models

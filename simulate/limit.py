@@ -70,7 +70,7 @@ def loop_limit(
     """The expected squared W2 between late models of a loop and the truth N(0, I).
 
     Loops start near where they will end: the first moments come from the recursion of expectations, the spread
-    from its noise. They run until what is left of the start has shrunk to `tolerance`, and are then measured over two
+    from its noise. They run until little of the start is left beside `tolerance`, and are then measured over two
     relaxation times. Whether the measured halves still differ is tested; if so, the loops run longer.
 
     Args:
@@ -177,20 +177,19 @@ def _schedule(mixing: Mixing, sampling_bias: float, tolerance: float, max_genera
     scale = -1 / math.log(rate) if rate > 0 else 0.0
     memory = (mixing.n_models or 1) + (mixing.n_kept or 1)
     stride = min(max(1, round(scale / 4)), max_generations // (2 * _MEASURES))
-    return _Schedule(2 * memory + math.ceil(scale * -math.log(tolerance)), stride, max_generations)
+    # The start is off by a quarter or less where real samples are not far fewer than dimensions; the average over
+    # the measured generations halves what is left of it.
+    wanted = 2 * memory + math.ceil(scale * max(0.0, math.log(0.5 / tolerance)))
+    return _Schedule(wanted, stride, max_generations)
 
 
 def _forgetting_rate(mixing: Mixing, sampling_bias: float) -> float:
     """The factor by which the trace of the start in the distance shrinks per generation, in [0, 1).
 
-    Loops start with the right mean errors and, on average, covariances, so only the spread of the covariances has to
-    settle, and spread shrinks at the squared rate. A longer memory also has to fill; with fixed data the
-    loop must first find their mean.
+    Loops start with the right mean errors and, on average, covariances, so only the spread of the covariances has
+    to settle, and spread shrinks at the squared rate. With fixed data the loop must first find their mean.
     """
-    if mixing.n_fixed:
-        return mixing.relaxation(1.0)
-    has_memory = (mixing.n_models or 1) > 1 or (mixing.n_kept or 1) > 1
-    return mixing.relaxation(1.0 if has_memory else sampling_bias) ** 2
+    return mixing.relaxation(1.0) if mixing.n_fixed else mixing.relaxation(sampling_bias) ** 2
 
 
 def _near_limit(
@@ -204,8 +203,8 @@ def _near_limit(
     variance = p / (1 - q * sampling_bias)
     mean_noise = p**2 / n_real + q**2 * sampling_bias * variance / n_synthetic
     noise = p**2 / n_real + (q * sampling_bias * variance) ** 2 / n_synthetic
-    mean_error = mean_noise / (1 - mixing.relaxation() ** 2)
-    dof = max(1, round(variance**2 * (1 - mixing.relaxation(sampling_bias) ** 2) / noise))
+    mean_error = mean_noise * mixing.persistence()
+    dof = max(1, round(variance**2 / (noise * mixing.persistence(sampling_bias))))
     triangle = bartlett(n_paths, law.dim, dof, rng=rng)
     return Models(
         generation=0,

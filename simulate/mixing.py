@@ -175,11 +175,39 @@ class Mixing:
         Args:
             sampling_bias: factor in [0, 1] between a model's covariance and its samples'.
         """
-        if self.n_models is None or self.n_kept is None:
+        kernel = self._kernel()
+        if kernel is None:
             return 1.0
         strength = (1 - self.real_weight()) * sampling_bias
-        kernel = np.convolve(np.full(self.n_models, 1 / self.n_models), np.full(self.n_kept, 1 / self.n_kept))
         return float(np.abs(np.roots(np.concatenate([[1.0], -strength * kernel]))).max())
+
+    def persistence(self, sampling_bias: float = 1.0) -> float:
+        """Variance, over that of one generation's noise, of what the synthetic data average over their models.
+
+        In the long run, for a mean (or, with a bias, an entry of a covariance): 1 / (1 - q^2) for a memory of one model
+        and synthetic share q. It solves the Yule-Walker equations of the recursion in `relaxation`.
+
+        Args:
+            sampling_bias: factor in [0, 1] between a model's covariance and its samples'.
+        """
+        kernel = self._kernel()
+        if kernel is None or self.real_weight() == 0:
+            return math.inf
+        coefficients = (1 - self.real_weight()) * sampling_bias * kernel
+        order = len(coefficients)
+        lags = np.abs(np.arange(order + 1)[:, None] - np.arange(1, order + 1))
+        system = np.eye(order + 1)
+        for lag in range(order + 1):
+            np.subtract.at(system[lag], lags[lag], coefficients)
+        covariances = np.linalg.solve(system, np.eye(order + 1)[0])
+        apart = np.abs(np.arange(order)[:, None] - np.arange(order))
+        return float(kernel @ covariances[apart] @ kernel)
+
+    def _kernel(self) -> Float[np.ndarray, " k"] | None:
+        """Weights of the models before, newest first, in a generation's synthetic data; None if all count."""
+        if self.n_models is None or self.n_kept is None:
+            return None
+        return np.convolve(np.full(self.n_models, 1 / self.n_models), np.full(self.n_kept, 1 / self.n_kept))
 
 
 def bias_schedule(sampling_bias: float | Sequence[float]) -> Float[np.ndarray, " t"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -32,14 +32,21 @@ class Scatter:
     mean: Float[np.ndarray, "paths d"]
     matrix: Float[np.ndarray, "paths d d"]
 
-    def merge(self, other: Scatter) -> Scatter:
-        """Statistics of both sets of samples together."""
-        n = self.n + other.n
-        share = np.divide(other.n, n, out=np.zeros_like(n), where=n > 0)[:, None]
-        apart = other.mean - self.mean
-        weight = (self.n * share[:, 0])[:, None]
-        between = (weight * apart)[:, :, None] * apart[:, None, :]
-        return Scatter(n, self.mean + share * apart, self.matrix + other.matrix + between)
+
+def unite(parts: Sequence[Scatter]) -> Scatter:
+    """Statistics of several sets of samples together."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = np.array([part.n for part in parts])
+    n = counts.sum(axis=0)
+    means = np.array([part.mean for part in parts])
+    shares = np.divide(counts, n, out=np.zeros_like(counts), where=n > 0)
+    mean = (shares[:, :, None] * means).sum(axis=0)
+    apart = np.sqrt(counts)[:, :, None] * (means - mean)
+    matrix = apart.transpose(1, 2, 0) @ apart.transpose(1, 0, 2)
+    for part in parts:
+        matrix += part.matrix
+    return Scatter(n, mean, matrix)
 
 
 # --- draws ----------------------------------------------------------------------------------------------
