@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 
 from poolproof.errors import InputError, UnreliableEstimate
-from poolproof.files import hash_json, write_json
+from poolproof.files import hash_json
 from poolproof.simulate.admissible import DECIDED, fresh_mixing
+from poolproof.simulate.cache import remember
 from poolproof.simulate.checks import check_count, check_sampling_bias
 from poolproof.simulate.limit import MAX_GENERATIONS, RealOnlyCurve, check_budget, loop_limit
 
@@ -140,6 +140,21 @@ def evaluate_cells(
         on_cell: called with the number of cells done, as they end.
     """
     import pandas as pd
+
+    rows = evaluate_rows(cells, effort, n_workers=n_workers, cache=cache, on_cell=on_cell)
+    frame = pd.DataFrame(rows)
+    return frame.astype({"admissible": "boolean", "n_e": float, "ratio": float})
+
+
+def evaluate_rows(
+    cells: Sequence[Cell],
+    effort: Effort,
+    *,
+    n_workers: int | None = None,
+    cache: Path | None = None,
+    on_cell: Callable[[int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of `evaluate_cells` as JSON has them: None for what is missing."""
     from threadpoolctl import threadpool_limits
 
     n_workers = n_workers or os.cpu_count() or 1
@@ -158,8 +173,7 @@ def evaluate_cells(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    frame = pd.DataFrame([{**asdict(cell), **rows[cell]} for cell in cells])
-    return frame.astype({"admissible": "boolean", "n_e": float, "ratio": float})
+    return [{**asdict(cell), **rows[cell]} for cell in cells]
 
 
 def _expected_cost(cell: Cell) -> float:
@@ -168,22 +182,8 @@ def _expected_cost(cell: Cell) -> float:
 
 
 def _remembered(cell: Cell, effort: Effort, cache: Path | None) -> Mapping[str, Any]:
-    """The cell's row, read from the cache where it is there and whole."""
-    if cache is None:
-        return _compute(cell, effort)
     content = {"method": METHOD, "cell": asdict(cell), "effort": asdict(effort)}
-    key = hash_json(content)
-    path = cache / key[:2] / f"{key}.json"
-    try:
-        known = json.loads(path.read_text("utf-8"))
-        if known["content"] == content:
-            return known["row"]
-    except (OSError, ValueError, KeyError, TypeError):
-        known = None  # not there, or damaged: it is computed and written anew
-    row = _compute(cell, effort)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"content": content, "row": row})
-    return row
+    return remember(cache, content, lambda: _compute(cell, effort))
 
 
 def _compute(cell: Cell, effort: Effort) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from poolproof.errors import InputError
-from poolproof.simulate.checks import check_count
+from poolproof.simulate.checks import check_count, check_range
 from poolproof.simulate.gaussian import Start
 from poolproof.simulate.grid import Cell, Effort
 from poolproof.simulate.mixing import Mixing, bias_schedule
@@ -32,14 +33,18 @@ class Arm:
         mixing: what each generation trains on.
         sampling_bias: one value in [0, 1], or one per generation.
         initial: `data`, `truth`, or the number of real samples of the first model.
+        mark: what a watermark adds to each synthetic sample along one axis, in standard deviations of the real
+            data; 0 adds nothing.
     """
 
     label: str
     mixing: Mixing
     sampling_bias: float | tuple[float, ...] = 1.0
     initial: Start | int = "data"
+    mark: float = 0.0
 
     def __post_init__(self) -> None:
+        check_range("mark", self.mark, -math.inf, math.inf)
         bias_schedule(self.sampling_bias)
         if not isinstance(self.initial, str):
             check_count("initial", self.initial, least=2)
@@ -219,10 +224,10 @@ def parse_spec(table: Mapping[str, Any]) -> Spec:
 def _parse_loop(options: dict[str, Any]) -> LoopSpec:
     _check_keys("loop", options, ("title", "arms", "dim", "n_generations", "n_paths", "seed"), ("arms",))
     arms = []
-    known = (*Mixing.__dataclass_fields__, "label", "sampling_bias", "initial")
+    known = (*Mixing.__dataclass_fields__, "label", "sampling_bias", "initial", "mark")
     for table in _tables("arms", options.pop("arms")):
         _check_keys("arms", table, known, ("label",))
-        own = {key: table.pop(key) for key in ("label", "sampling_bias", "initial") if key in table}
+        own = {key: table.pop(key) for key in ("label", "sampling_bias", "initial", "mark") if key in table}
         for key in ("n_models", "n_kept"):  # TOML has no null; "all" stands for every generation so far
             if table.get(key) == "all":
                 table[key] = None

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
 
@@ -168,6 +169,22 @@ def responsive_chart(draw: Callable[[int], Figure], *, name: str, title: str, de
             figure_svg(figure, name=f"{name}-{screen}", title=title, description=description, screen=screen)
         )
     return Markup("\n").join(svgs)
+
+
+def standalone_svg(chart: Markup) -> bytes:
+    """The wide drawing of a chart as an SVG file of its own; it follows light and dark where its viewer does."""
+    root = ElementTree.fromstring(f"<charts>{chart}</charts>")[0]
+    _, _, width, height = root.attrib["viewBox"].split()
+    root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "width": width, "height": height}
+    css = Path(__file__).with_name("page.css").read_text("utf-8")
+    light, dark, *_ = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    style = ElementTree.Element("style")
+    style.text = (
+        f":root {{{light}}} @media (prefers-color-scheme: dark) {{:root {{{dark}}}}} "
+        ".chart {font-family: var(--text)} .chart * {stroke-linejoin: round; stroke-linecap: butt}"
+    )
+    root.insert(0, style)
+    return ElementTree.tostring(root, encoding="utf-8")
 
 
 def place_axes(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:

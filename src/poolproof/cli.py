@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poolproof import __version__
+from poolproof.cli_simulate import simulate
 from poolproof.errors import InputError, MissingExtra, UnreliableEstimate
 
 if TYPE_CHECKING:
@@ -230,6 +231,9 @@ def pull_model(
     from poolproof.detectors.weights import pull_weights
 
     typer.echo(str(pull_weights(spec)))
+
+
+app.add_typer(simulate, name="simulate", short_help="Simulate self-consuming loops.")
 
 
 def _render(run: Path) -> None:

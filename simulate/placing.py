@@ -1,0 +1,186 @@
+"""Where an audited pool lies in the admissible region, over the interval of its share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+from jaxtyping import Float
+
+from poolproof.errors import InputError
+from poolproof.simulate.admissible import admissible_threshold
+from poolproof.simulate.cache import remember
+from poolproof.simulate.checks import check_count, check_range
+from poolproof.simulate.grid import Cell, evaluate_rows
+from poolproof.simulate.spec import MapSpec
+
+THRESHOLD_METHOD: Final = "gaussian-threshold/1"
+"""Names the computation in the cache; a change that moves figures takes another number."""
+
+
+@final
+@dataclass(frozen=True)
+class MeasuredPool:
+    """A pool with the interval of its synthetic share.
+
+    Attributes:
+        n_items: images that the share is of, 2 or more.
+        lower: lower limit of the share, in [0, 1].
+        upper: upper limit, at least `lower`.
+        point: estimate between them, or None where it is withheld.
+        level: confidence level of the interval, or None where it is not known.
+    """
+
+    n_items: int
+    lower: float
+    upper: float
+    point: float | None = None
+    level: float | None = None
+
+    def __post_init__(self) -> None:
+        check_count("items", self.n_items, least=2)
+        check_range("share", self.lower, 0.0, 1.0)
+        check_range("share", self.upper, 0.0, 1.0)
+        point = self.lower if self.point is None else self.point
+        if not self.lower <= point <= self.upper:
+            raise InputError(
+                f"share: got {point} within {self.lower} to {self.upper}, allowed lower <= point <= upper"
+            )
+
+    def counts(self, share: float) -> tuple[int, int]:
+        """Real and synthetic images at a share."""
+        n_synthetic = round(share * self.n_items)
+        return self.n_items - n_synthetic, n_synthetic
+
+    def path(self) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+        """Real and synthetic images along the interval."""
+        shares = np.linspace(self.lower, self.upper, 60)
+        return (1 - shares) * self.n_items, shares * self.n_items
+
+
+def pool_of_report(path: Path) -> MeasuredPool:
+    """The pool that an audit's `report.json` speaks of.
+
+    Raises:
+        InputError: no such file, not a report, or one that does not tell the share.
+    """
+    try:
+        report = json.loads(path.read_text("utf-8"))
+        n_items, share, why = report["pool"]["status"]["scored"], report["share"], report.get("why")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the report of an audit ({error}); give the folder it wrote") from error
+    if share is None:
+        raise InputError(f"{path}: the share cannot be told: {why}")
+    return MeasuredPool(n_items, share["lower"], share["upper"], share["point"], share["level"])
+
+
+def surroundings(pool: MeasuredPool) -> dict[str, tuple[int, ...]]:
+    """Numbers of real and synthetic images, 8 of each, that hold the pool's interval in their middle."""
+    ends = [pool.counts(share) for share in (pool.upper, pool.lower)]
+    lists: dict[str, tuple[int, ...]] = {}
+    real = sorted(each[0] for each in ends)
+    synthetic = sorted(each[1] for each in ends)
+    for name, (low, high), least in (("n_real", real, 2), ("n_synthetic", synthetic, 1)):
+        grid = np.geomspace(max(least, low / 4), max(least, high) * 4, 8)
+        lists[name] = tuple(sorted({int(n) for n in grid.round()}))
+    return lists
+
+
+def place_pool(
+    pool: MeasuredPool, spec: MapSpec, *, n_workers: int | None = None, cache: Path | None = None
+) -> dict[str, Any]:
+    """The pool's counts, and for each sampling bias its ratio at point and limits, threshold, and verdict.
+
+    The pool is taken as what each generation trains on: its real images as fresh, its synthetic ones as samples of the
+    generation before. Along the interval the ratio rises and then falls, so its ends decide for all of it.
+
+    Args:
+        pool: what an audit said.
+        spec: gives biases, dimensions, precision and seed.
+        n_workers: threads; None takes one per core.
+        cache: folder that remembers results; None remembers nothing.
+
+    Raises:
+        InputError: fewer than two real images even at the lower limit.
+    """
+    shares = {"lower": pool.lower, "point": pool.point, "upper": pool.upper}
+    known = {name: pool.counts(share) for name, share in shares.items() if share is not None}
+    if known["lower"][0] < 2:
+        raise InputError(
+            f"share: got {pool.lower} or more of {pool.n_items} images, allowed one that leaves 2 real ones"
+        )
+    biases = []
+    for bias in spec.sampling_bias:
+        cells = {
+            name: Cell(real, synthetic, bias, dim=spec.dim)
+            for name, (real, synthetic) in known.items()
+            if real >= 2
+        }
+        rows = evaluate_rows(list(cells.values()), spec.effort, n_workers=n_workers, cache=cache)
+        told = ("n_real", "n_synthetic", "ratio", "ratio_stderr", "admissible")
+        ratios = {name: {key: row[key] for key in told} for name, row in zip(cells, rows, strict=True)}
+        admissible: list[bool | None] = [row["admissible"] for row in rows]
+        if len(cells) < len(known):
+            admissible.append(False)  # next to no real images at that limit
+        middle = "point" if "point" in cells else "lower"
+        biases.append(
+            {
+                "sampling_bias": bias,
+                "ratio": ratios,
+                "threshold": find_threshold(
+                    cells[middle].n_real, bias, spec.dim, seed=spec.effort.seed, cache=cache
+                ),
+                "verdict": verdict(admissible),
+            }
+        )
+    return {
+        "n_items": pool.n_items,
+        "share": {**shares, "level": pool.level},
+        "dim": spec.dim,
+        "by_sampling_bias": biases,
+    }
+
+
+def verdict(admissible: Sequence[bool | None]) -> str:
+    """The verdict on an interval from those on its limits: `admissible`, `not admissible` or `undecided`.
+
+    >>> verdict([True, True]), verdict([True, None]), verdict([False])
+    ('admissible', 'undecided', 'not admissible')
+    """
+    if all(value is True for value in admissible):
+        return "admissible"
+    return "not admissible" if all(value is False for value in admissible) else "undecided"
+
+
+def find_threshold(
+    n_real: int, sampling_bias: float, dim: int, *, seed: int, cache: Path | None = None
+) -> dict[str, Any]:
+    """The border of the region as JSON has it, see `Threshold`: None where it is infinite.
+
+    Args:
+        n_real: new real samples per generation.
+        sampling_bias: lambda.
+        dim: dimensions.
+        seed: of its randomness.
+        cache: folder that remembers results; None remembers nothing.
+    """
+    content = {
+        "method": THRESHOLD_METHOD,
+        "n_real": n_real,
+        "sampling_bias": sampling_bias,
+        "dim": dim,
+        "seed": seed,
+    }
+
+    def compute() -> dict[str, Any]:
+        rng = np.random.default_rng([seed, n_real, dim])
+        found = admissible_threshold(n_real, sampling_bias, dim=dim, rng=rng)
+        border = found.n_synthetic if math.isfinite(found.n_synthetic) else None
+        return {"n_real": n_real, "sampling_bias": sampling_bias, **asdict(found), "n_synthetic": border}
+
+    return remember(cache, content, compute)
