@@ -183,5 +183,6 @@ def _admissible(audit: Audit) -> dict[str, Any]:
         "n_synthetic": synthetic,
         "threshold": None,
         "verdict": None,
-        "why": "the admissible region is not computed by this version",
+        "why": "an audit does not tell the sampling bias of what wrote the synthetic images; "
+        "`poolproof simulate admissible --run RUN` places the pool in the region for several",
     }

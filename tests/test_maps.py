@@ -1,11 +1,8 @@
-"""Maps and curves: every cell is drawn, lines cross where they should, and a browser shows them whole."""
+"""Maps: every cell is drawn, lines and marks lie where they should, and a browser shows them whole."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,22 +12,12 @@ import jaxtyping
 import matplotlib
 import numpy as np
 import pytest
+from chart_pages import check_page
+from chart_svgs import HOSTILE, check_drawings, check_hostile_words, check_ids, paths, points, svgs, words
 from markupsafe import Markup
-from playwright.sync_api import Browser, sync_playwright
 
-from poolproof.charts import COLOURS
-from poolproof.curves import MOST_CURVES, Curve, curve_chart
 from poolproof.maps import Mark, Panel, heat_map
-from poolproof.page import render_page
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-sync",
-]
-HOSTILE = "</text><script>alert(1)</script> costs $5$ \u202e\u5b57\n" + "x" * 200
 SIZES = np.geomspace(100, 100_000, 10)
 
 
@@ -47,21 +34,8 @@ def draw_map(*panels: Panel, **more: Any) -> Markup:
     return heat_map(panels or [ratio()], **(words | more))
 
 
-def draw_curves(*curves: Curve, **more: Any) -> Markup:
-    """A chart of curves, of two straight ones unless told otherwise."""
-    x = np.arange(1.0, 6)
-    straight = (Curve("up", x, x, colour="real"), Curve("down", x, 6 - x, colour="synthetic", dashed=True))
-    words: dict[str, Any] = {
-        "x_label": "generation",
-        "y_label": "recall",
-        "name": "curves",
-        "title": "Curves",
-    }
-    return curve_chart(curves or straight, **(words | more))
-
-
-def every_part() -> list[Markup]:
-    """A map and curves with all that can be drawn on them."""
+def full_map() -> Markup:
+    """Panels with all that can be drawn on them."""
     known = ratio(6).values.copy()
     known[0, :2] = np.nan
     own = Mark("own pool", 3000, 5000, np.array([2000.0, 4000]), np.array([1000.0, np.inf]))
@@ -71,40 +45,19 @@ def every_part() -> list[Markup]:
         Panel("Second", ratio(6).x, ratio(6).y, known, errors),
         ratio(30),
     ]
-    x = np.arange(1.0, 6)
-    curves = [
-        Curve("band", x, x, x / 2, x * 2, colour="real", markers=True),
-        Curve("bars", x, 6 - x, error=np.full(5, 0.5), colour="synthetic", dashed=True),
-    ]
-    return [
-        draw_map(*panels, marks=[Mark("far", 1e9, 0)]),
-        draw_curves(*curves, log_y=True, reference=[(2.0, "floor")]),
-    ]
+    return draw_map(*panels, marks=[Mark("far", 1e9, 0)])
 
 
-def svgs(markup: Markup) -> list[ElementTree.Element]:
-    """The drawings for both screens."""
-    return list(ElementTree.fromstring(f"<p>{markup}</p>"))
+@pytest.fixture(scope="module")
+def full() -> Markup:
+    """The full map, drawn once."""
+    return full_map()
 
 
-def words(drawing: ElementTree.Element) -> list[str]:
-    """All words drawn."""
-    return [text.text or "" for text in drawing.iter("text")]
-
-
-def points(path: ElementTree.Element) -> np.ndarray:
-    """The corners of a path."""
-    numbers = re.findall(r"-?\d+(?:\.\d+)?", path.get("d", ""))
-    return np.array(numbers, dtype=np.float64).reshape(-1, 2)
-
-
-def paths(drawing: ElementTree.Element, *styles: str, corners: int | None = None) -> list[np.ndarray]:
-    """The corners of each path that has all the styles."""
-    found = []
-    for path in drawing.iter("path"):
-        if all(style in path.get("style", "") for style in styles):
-            found.append(points(path))
-    return [each for each in found if corners is None or len(each) == corners]
+@pytest.fixture(scope="module")
+def plain() -> Markup:
+    """The map of the ratio alone, drawn once."""
+    return draw_map()
 
 
 def cells(drawing: ElementTree.Element) -> list[tuple[str, float, np.ndarray]]:
@@ -121,38 +74,20 @@ def cells(drawing: ElementTree.Element) -> list[tuple[str, float, np.ndarray]]:
     return found
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["map", "curves"])
-def test_svg_is_fit_for_a_page(which: int) -> None:
+def test_svg_is_fit_for_a_page(full: Markup) -> None:
     """Both screens have a drawing that is named aloud, in colours of the page and in the page's font."""
-    chart = every_part()[which]
-    drawings = svgs(chart)
-    assert [drawing.get("class") for drawing in drawings] == ["chart wide", "chart narrow"]
-    for drawing in drawings:
-        spoken = [drawing.find(f".//*[@id='{name}']") for name in drawing.get("aria-labelledby", "").split()]
-        assert [element.tag for element in spoken if element is not None] == ["title", "desc"]
-        tags = {element.tag for element in drawing.iter()}
-        assert tags <= {"svg", "title", "desc", "g", "path", "text", "use", "defs", "clipPath", "rect"}
-        assert all("fill: var(" in text.get("style", "") for text in drawing.iter("text"))
-    assert "font-family" not in chart
-    assert not re.findall(r"#[0-9a-f]{3,6}\b", re.sub(r"(href=\"|url\()#[^\")]+", "", chart))
-    assert set(re.findall(r"var\(--(\w+)\)", chart)) <= set(COLOURS)
+    check_drawings(full)
 
 
-def test_ids_are_unique_on_a_page() -> None:
-    """Charts side by side share no id, and each reference finds its target within its own drawing."""
-    page = Markup("").join([*every_part(), draw_map(name="other")])
-    ids = re.findall(r'\bid="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    for drawing in svgs(page):
-        own = {element.get("id") for element in drawing.iter()}
-        inside = ElementTree.tostring(drawing, encoding="unicode")
-        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', inside)) <= own
+def test_ids_are_unique_on_a_page(full: Markup) -> None:
+    """Maps side by side share no id, and each reference finds its target within its own drawing."""
+    check_ids([full, draw_map(name="other")])
 
 
-def test_same_chart_same_bytes() -> None:
+def test_same_chart_same_bytes(full: Markup) -> None:
     """Drawing again gives the same bytes and leaves matplotlib's settings as they were."""
     before = dict(matplotlib.rcParams)
-    assert every_part() == every_part()
+    assert full_map() == full
     assert dict(matplotlib.rcParams) == before
 
 
@@ -215,7 +150,7 @@ def test_no_contour_without_both_sides(value: float) -> None:
         assert max(map(len, lines)) == 2  # the sample in the legend, and the mark on the colour scale
 
 
-def test_unknown_cells_have_a_stroke() -> None:
+def test_unknown_cells_have_a_stroke(plain: Markup) -> None:
     """A cell whose value is not known has no colour but a stroke, which the legend explains."""
     values = ratio(6).values.copy()
     values[2, 3] = values[5, 5] = np.nan
@@ -223,8 +158,8 @@ def test_unknown_cells_have_a_stroke() -> None:
         assert len(cells(drawing)) == 34
         assert len(paths(drawing, "stroke: var(--muted); stroke-width: 0.75")) == 3
         assert "not known" in words(drawing)
-    assert all("not known" not in words(drawing) for drawing in svgs(draw_map()))
-    assert len(cells(svgs(draw_map(Panel("", SIZES, SIZES, np.full((10, 10), np.nan))))[0])) == 0
+    assert all("not known" not in words(drawing) for drawing in svgs(plain))
+    assert len(cells(svgs(draw_map(Panel("", SIZES[:3], SIZES[:2], np.full((2, 3), np.nan))))[0])) == 0
 
 
 def test_values_stand_in_large_cells_only() -> None:
@@ -233,7 +168,7 @@ def test_values_stand_in_large_cells_only() -> None:
     for drawing in svgs(draw_map(coarse, contour=0.1)):
         drawn = words(drawing)
         assert [drawn.count(text) for text in ("0.12", "1.0", "12")] == [3, 6, 3]
-    fine = draw_map(ratio(40))
+    fine = draw_map(ratio(25))
     assert all(not [text for text in words(drawing) if text.startswith("0.0")] for drawing in svgs(fine))
 
 
@@ -282,7 +217,7 @@ def test_marks_lie_where_they_belong() -> None:
         (0, 1e9, True),
     ],
 )
-def test_marks_beyond_the_edge(x: float, y: float, beyond: bool) -> None:
+def test_marks_beyond_the_edge(plain: Markup, x: float, y: float, beyond: bool) -> None:
     """Axes extend to marks within a decade; a mark further off stays inside, and this is said in words."""
     chart = draw_map(marks=[Mark("own pool", x, y)])
     for drawing in svgs(chart):
@@ -293,14 +228,14 @@ def test_marks_beyond_the_edge(x: float, y: float, beyond: bool) -> None:
             assert 0 <= float(use.get("x", 0)) <= width
             assert 0 <= float(use.get("y", 0)) <= height
         span = np.ptp(np.concatenate([corners for *_, corners in cells(drawing)]), axis=0)
-        plain = svgs(draw_map())[drawing.get("class") != "chart wide"]
-        whole = np.ptp(np.concatenate([corners for *_, corners in cells(plain)]), axis=0)
+        unmarked = svgs(plain)[drawing.get("class") != "chart wide"]
+        whole = np.ptp(np.concatenate([corners for *_, corners in cells(unmarked)]), axis=0)
         shrunk = (span / whole).round(2).tolist()
         assert (min(shrunk) < 0.9) == (x == 9e5 or y == 20)
 
 
-def test_descriptions_say_what_is_seen() -> None:
-    """Without words of the caller, the description counts cells, places marks and follows curves."""
+def test_description_says_what_is_seen() -> None:
+    """Without words of the caller, the description counts cells and places marks."""
     values = ratio(4).values.copy()
     values[0, 0] = np.nan
     chart = draw_map(Panel("Bias 1", ratio(4).x, ratio(4).y, values), marks=[Mark("own pool", 1e9, 200)])
@@ -308,33 +243,22 @@ def test_descriptions_say_what_is_seen() -> None:
         "Colour: ratio. Bias 1: 9 of 15 cells at 1 or above, 1 not known. "
         "Marked: own pool at 1,000,000,000 across, 200 up, beyond the edge."
     )
-    told = svgs(draw_curves(reference=[(3, "floor")]))[1].findtext("desc")
-    assert told == "up: 1 at 1 to 5 at 5. down: 5 at 1 to 1 at 5. Line at 3: floor."
-    assert svgs(draw_curves(description="Two lines."))[0].findtext("desc") == "Two lines."
 
 
-def test_ticks_are_round() -> None:
-    """Logarithmic axes are labelled with plain numbers, none of which overlap."""
-    for drawing in svgs(draw_map()):
+def test_ticks_are_round(plain: Markup) -> None:
+    """Logarithmic axes are labelled with plain numbers."""
+    for drawing in svgs(plain):
         assert {"100", "1,000", "10k", "100k"} <= set(words(drawing))
-    assert {"1M", "0.01"} <= set(
-        words(svgs(draw_curves(Curve("a", np.array([1e-2, 1e6]), np.ones(2)), log_x=True))[0])
-    )
 
 
 def test_hostile_words_stay_text() -> None:
     """Markup, formulas, overrides and endless words from outside are drawn as cut, visible text."""
-    x = np.arange(1.0, 6)
-    charts = [
-        draw_map(ratio(3, HOSTILE), marks=[Mark(HOSTILE, 1e3, 1e3)], x_label=HOSTILE, title=HOSTILE),
-        draw_map(colour_label="<script>", contour_label=HOSTILE, y_label="<script>"),
-        draw_curves(Curve(HOSTILE, x, x), reference=[(2.0, HOSTILE)], title=HOSTILE, x_label=HOSTILE),
-        draw_curves(Curve("<script>", x, x), y_label="<script>"),
-    ]
-    for drawing in (drawing for chart in charts for drawing in svgs(chart)):
-        assert {element.tag for element in drawing.iter()}.isdisjoint({"script", "a", "image"})
-        assert any("script>" in text for text in words(drawing))
-        assert not any("\u202e" in text or "\n" in text or len(text) > 110 for text in words(drawing))
+    check_hostile_words(
+        [
+            draw_map(ratio(3, HOSTILE), marks=[Mark(HOSTILE, 1e3, 1e3)], x_label=HOSTILE, title=HOSTILE),
+            draw_map(colour_label="<script>", contour_label=HOSTILE, y_label="<script>"),
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -360,30 +284,6 @@ def test_maps_that_cannot_be_drawn(more: dict[str, Any], message: str) -> None:
         heat_map(panels, **fixed, **more)
 
 
-@pytest.mark.parametrize(
-    ("curves", "more", "message"),
-    [
-        ([], {}, "curves are 0"),
-        ([Curve(str(i), SIZES, SIZES) for i in range(MOST_CURVES + 1)], {}, "curves are 7"),
-        ([Curve("a", SIZES, SIZES), Curve("b", SIZES, SIZES)], {}, "same colour and dash"),
-        ([Curve("a", SIZES, SIZES, colour="red")], {}, "colour of curve 'a' is 'red'"),
-        ([Curve("a", SIZES, SIZES, lower=SIZES)], {}, "interval of curve 'a'"),
-        ([Curve("a", SIZES, SIZES, SIZES, SIZES, SIZES)], {}, "interval of curve 'a'"),
-        ([Curve("a", SIZES[:0], SIZES[:0])], {}, "x of curve 'a'"),
-        ([Curve("a", SIZES * np.nan, SIZES)], {}, "x of curve 'a'"),
-        ([Curve("a", SIZES - 100, SIZES)], {"log_x": True}, "x of curve 'a' has 0"),
-        ([Curve("a", SIZES, SIZES - 100)], {"log_y": True}, "y of curve 'a' has 0"),
-        ([Curve("a", SIZES, SIZES)], {"y_range": (1.0, 1.0)}, "y_range is"),
-        ([Curve("a", SIZES, SIZES)], {"y_range": (0.0, 1.0), "log_y": True}, "y_range is"),
-        ([Curve("a", SIZES, SIZES)], {"reference": [(0.0, "none")], "log_y": True}, "reference is"),
-    ],
-)
-def test_curves_that_cannot_be_drawn(curves: list[Curve], more: dict[str, Any], message: str) -> None:
-    """What does not fit a chart of curves is refused by name."""
-    with pytest.raises(ValueError, match=message):
-        curve_chart(curves, x_label="", y_label="", name="curves", title="", **more)
-
-
 def test_sizes_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays of sizes that do not belong together are refused where no shape checker runs, too."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
@@ -393,132 +293,13 @@ def test_sizes_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         draw_map(Panel("", SIZES[:2], SIZES[:3], np.ones((3, 2)), np.ones((2, 3))))
     with pytest.raises(ValueError, match="path_x and path_y"):
         draw_map(marks=[Mark("m", 1.0, 1.0, np.ones(2), np.ones(3))])
-    with pytest.raises(ValueError, match="upper of curve 'a'"):
-        draw_curves(Curve("a", SIZES, SIZES, SIZES, SIZES[:3]))
-
-
-def test_curves_are_named_at_their_ends_or_below() -> None:
-    """Names stand beside the ends on wide screens, and in a legend where there is no room or no end."""
-    wide, narrow = svgs(draw_curves())
-    for drawing, legend in ((wide, 0), (narrow, 2)):
-        assert {"up", "down"} <= set(words(drawing))
-        coloured = [text for text in drawing.iter("text") if text.text in {"up", "down"}]
-        assert sum("var(--ink)" in text.get("style", "") for text in coloured) == legend
-    x = np.arange(1.0, 6)
-    looks = [(colour, dashed) for colour in ("real", "synthetic", "ink") for dashed in (False, True)]
-    same = [Curve(f"c{i}", x, x, colour=colour, dashed=dashed) for i, (colour, dashed) in enumerate(looks)]
-    early = [Curve("a", x, x), Curve("b", x[:3], x[:3], colour="real")]
-    for curves in (same, early):
-        [drawing, _] = svgs(draw_curves(*curves))
-        named = [text for text in drawing.iter("text") if text.text in {curve.label for curve in curves}]
-        assert len(named) == len(curves)
-        assert all("var(--ink)" in text.get("style", "") for text in named)
-
-
-def test_names_at_ends_do_not_overlap() -> None:
-    """Names of curves that end close together stand a line apart."""
-    x = np.arange(1.0, 6)
-    curves = [
-        Curve("one", x, x * 0, colour="real"),
-        Curve("two", x, x * 0 + 0.01, colour="synthetic"),
-        Curve("three", x, x * 0.2, colour="pool"),
-    ]
-    [drawing, _] = svgs(draw_curves(*curves))
-    heights = {}
-    for text in drawing.iter("text"):
-        moved = re.search(r"translate\([\d.]+ ([\d.]+)\)", text.get("transform", ""))
-        heights[text.text] = float(moved[1]) if moved else float(text.get("y", "nan"))
-    assert heights["three"] < heights["two"] <= heights["one"] - 17
-
-
-def test_curves_are_drawn_to_scale() -> None:
-    """A straight line is straight, keeps to the range asked for, and has a gap where nothing is known."""
-    x = np.arange(5.0)
-    y = np.array([0.0, 1, np.nan, 3, 4])
-    for drawing in svgs(draw_curves(Curve("a", x, y, colour="real"), y_range=(0, 4))):
-        [line] = paths(drawing, "stroke: var(--real); stroke-width: 2", corners=4)
-        slopes = np.diff(line[:, 1]) / np.diff(line[:, 0])
-        assert slopes == pytest.approx([slopes[0]] * 3, abs=1e-3)
-        height = 240 if drawing.get("class") == "chart narrow" else 300
-        assert np.ptp(line[:, 1]) == pytest.approx(height, abs=0.01)
-
-
-def test_bands_that_reach_zero_on_a_logarithmic_axis() -> None:
-    """A band or bar down to 0 is drawn as running out of the chart."""
-    x = np.arange(1.0, 6)
-    intervals: list[dict[str, Any]] = [{"lower": x * 0, "upper": x * 2}, {"error": x}]
-    for more in intervals:
-        for drawing in svgs(draw_curves(Curve("a", x, x, **more), log_y=True)):
-            assert "nan" not in ElementTree.tostring(drawing, encoding="unicode").lower().replace("nant", "")
-
-
-def test_reference_lines_have_words() -> None:
-    """A reference inside the range has a dashed line and its words; one outside has neither."""
-    for drawing in svgs(draw_curves(y_range=(0.0, 6.0), reference=[(3.0, "floor"), (9.0, "roof")])):
-        assert "floor" in words(drawing)
-        assert "roof" not in words(drawing)
-        assert len(paths(drawing, "stroke: var(--muted)", "stroke-dasharray")) == 1
-
-
-# --- in a browser ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless chromium. Its absence is a skip at a desk and a failure in continuous integration."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        message = "no chromium found"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page_of(tmp_path: Path) -> Callable[[list[Markup]], Path]:
-    """Writes a page of charts."""
-
-    def make(charts: list[Markup]) -> Path:
-        template = tmp_path / "charts.html"
-        template.write_text(
-            '{% extends "page.html" %}{% block main %}{% for chart in charts %}'
-            '<section class="card">{{ chart }}</section>{% endfor %}{% endblock %}'
-        )
-        (tmp_path / "written.html").write_bytes(render_page(template, charts=charts))
-        return tmp_path / "written.html"
-
-    return make
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_page_is_quiet_and_fits(
-    browser: Browser, page_of: Callable[[list[Markup]], Path], width: int, scheme: Any
-) -> None:
-    """No message; nothing wider than the screen; of each chart one drawing, with words inside the screen."""
+def test_page_is_quiet_and_fits(full: Markup, tmp_path: Path) -> None:
+    """No message; nothing wider than the screen; of each map one drawing, with words inside the screen."""
     hostile = draw_map(
         ratio(4, HOSTILE), marks=[Mark(HOSTILE, 1e3, 1e3)], contour_label=HOSTILE, name="hostile"
     )
-    path = page_of([*every_part(), draw_map(*[ratio(10, "Ratio")] * 4, name="four"), hostile])
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    events: list[str] = []
-    page.on("console", lambda message: events.append(message.text))
-    page.on("pageerror", lambda error: events.append(str(error)))
-    page.goto(path.as_uri())
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.locator(".chart:visible").count() == 4
-    boxes = page.eval_on_selector_all(
-        ".chart text",
-        """all => all.filter(one => one.getClientRects().length).map(one => {
-            const box = one.getBoundingClientRect();
-            return [box.left, box.right];
-        })""",
-    )
-    assert len(boxes) > 100
-    assert all(left >= 0 and right <= width for left, right in boxes)
-    page.close()
-    assert events == []
+    four = draw_map(*[ratio(10, "Ratio")] * 4, name="four")
+    check_page([full, four, hostile], tmp_path, more_words_than=100)
