@@ -74,7 +74,7 @@ def subsample_moments(n: int, n_generations: int) -> Moments:
 
 
 def replace_regression_error(
-    noise_variance: float, n_samples: int, dim: int, n_generations: int
+    noise_variance: float | int, n_samples: int, dim: int, n_generations: int
 ) -> Float64[np.ndarray, " t"]:
     """Expected excess test error of least squares where each generation relabels the inputs by the last model.
 
@@ -98,7 +98,7 @@ def replace_regression_error(
 
 
 def accumulate_regression_error(
-    noise_variance: float, n_samples: int, dim: int, n_generations: int
+    noise_variance: float | int, n_samples: int, dim: int, n_generations: int
 ) -> Float64[np.ndarray, " t"]:
     """As `replace_regression_error` where all label sets so far are kept: bounded, at most pi^2/6 times one fit.
 

@@ -45,10 +45,10 @@ _Sample = Callable[[float, float], tuple[float, float, float]]
 def limit_distance(
     n_real: int,
     n_synthetic: int,
-    sampling_bias: float = 1.0,
+    sampling_bias: float | int = 1.0,
     *,
     dim: int = 100,
-    tolerance: float = 0.005,
+    tolerance: float | int = 0.005,
     max_paths: int | None = None,
     max_generations: int = MAX_GENERATIONS,
     rng: np.random.Generator,
@@ -94,7 +94,7 @@ def real_only_distance(
     n: int,
     *,
     dim: int = 100,
-    tolerance: float = 0.001,
+    tolerance: float | int = 0.001,
     max_paths: int | None = None,
     rng: np.random.Generator,
 ) -> MonteCarlo:
@@ -136,8 +136,8 @@ class EffectiveSampleSize:
     """
 
     n_e: float
-    ratio: float
-    stderr: float
+    ratio: float | int
+    stderr: float | int
     ratio_stderr: float
     limit: MonteCarlo
 
@@ -152,11 +152,11 @@ class EffectiveSampleSize:
 def effective_sample_size(
     n_real: int,
     n_synthetic: int,
-    sampling_bias: float = 1.0,
+    sampling_bias: float | int = 1.0,
     *,
     dim: int = 100,
     n_models: int = 1,
-    tolerance: float = 0.005,
+    tolerance: float | int = 0.005,
     max_paths: int | None = None,
     max_generations: int = MAX_GENERATIONS,
     rng: np.random.Generator,
@@ -226,18 +226,18 @@ class Threshold:
     """
 
     n_synthetic: float
-    stderr: float
-    tolerance: float
+    stderr: float | int
+    tolerance: float | int
     converged: bool
     why: str | None = None
 
 
 def admissible_threshold(
     n_real: int,
-    sampling_bias: float,
+    sampling_bias: float | int,
     *,
     dim: int = 100,
-    tolerance: float = 0.03,
+    tolerance: float | int = 0.03,
     n_rounds: int = _ROUNDS,
     rng: np.random.Generator,
 ) -> Threshold:

@@ -25,7 +25,7 @@ _TAIL: Final = 1e-12
 """Mass beyond the range on which a variance law is inverted, and size at which its transform is cut off."""
 
 
-def _check_determinant(n: int, sampling_bias: float, n_generations: int, dim: int) -> None:
+def _check_determinant(n: int, sampling_bias: float | int, n_generations: int, dim: int) -> None:
     """Check the arguments of figures that need a regular covariance."""
     check_count("dim", dim, 1)
     check_count("n", n, dim + 1, "with dim samples or fewer the covariance is singular")
@@ -34,7 +34,7 @@ def _check_determinant(n: int, sampling_bias: float, n_generations: int, dim: in
 
 
 def fully_synthetic_log_determinant(
-    n: int, sampling_bias: float, n_generations: int, *, dim: int = 1
+    n: int, sampling_bias: float | int, n_generations: int, *, dim: int = 1
 ) -> Float64[np.ndarray, " t"]:
     """E[log det S_t - log det S_0]: a straight line in t. For dim 1, the expected log variance; n > dim.
 
@@ -53,7 +53,7 @@ def fully_synthetic_log_determinant(
 
 
 def fully_synthetic_determinant(
-    n: int, sampling_bias: float, n_generations: int, *, dim: int
+    n: int, sampling_bias: float | int, n_generations: int, *, dim: int
 ) -> Float64[np.ndarray, " t"]:
     """Logarithm of E det S_t / det S_0: above the expected logarithm, as rare paths carry the mean; n > dim.
 
@@ -87,7 +87,7 @@ class VarianceLaw:
     """Law of sigma_t^2 / sigma_0^2 at t = generation in a fully synthetic loop; `variance_law_1d` makes it."""
 
     n: int
-    sampling_bias: float
+    sampling_bias: float | int
     generation: int
 
     @property
@@ -135,7 +135,7 @@ class VarianceLaw:
         return np.where(log < low, 0.0, np.where(log > high, 1.0, np.clip(total, 0.0, 1.0)))
 
 
-def variance_law_1d(n: int, sampling_bias: float, generation: int) -> VarianceLaw:
+def variance_law_1d(n: int, sampling_bias: float | int, generation: int) -> VarianceLaw:
     """Exact law of sigma_t^2 / sigma_0^2: sampling_bias^t times t independent chi2_(n-1) / (n-1); generation >= 1.
 
     >>> variance_law_1d(3, 1.0, 1).cdf(np.array([1.0])).round(6).tolist()  # 1 - exp(-1)

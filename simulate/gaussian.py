@@ -106,7 +106,7 @@ def generations(
     *,
     law: Gaussian,
     n_paths: int,
-    sampling_bias: float | Sequence[float] = 1.0,
+    sampling_bias: float | int | Sequence[float | int] = 1.0,
     initial: Start | int | Models = "data",
     mark: Float[np.ndarray, " d"] | None = None,
     rng: np.random.Generator,
@@ -223,7 +223,7 @@ def draw_real(law: Gaussian, n: int, n_paths: int, *, rng: np.random.Generator) 
 
 
 def draw_synthetic(
-    models: Models, n: int, sampling_bias: float = 1.0, *, rng: np.random.Generator
+    models: Models, n: int, sampling_bias: float | int = 1.0, *, rng: np.random.Generator
 ) -> Scatter:
     """Statistics of `n` samples from each model, their covariance multiplied by the bias in [0, 1]."""
     return draw_scatter(models.mean, models.factor, n, sampling_bias, rng=rng)

@@ -40,7 +40,7 @@ class Cell:
 
     n_real: int
     n_synthetic: int
-    sampling_bias: float = 1.0
+    sampling_bias: float | int = 1.0
     n_models: int = 1
     dim: int = 100
 
@@ -62,7 +62,7 @@ class Effort:
         seed: of all randomness. A cell's figures depend on it and on the cell alone, not on the others.
     """
 
-    tolerance: float = 0.01
+    tolerance: float | int = 0.01
     max_paths: int | None = None
     max_generations: int = MAX_GENERATIONS
     seed: int = 0
@@ -75,10 +75,10 @@ class Effort:
 def admissible_region(
     n_real: Sequence[int],
     n_synthetic: Sequence[int],
-    sampling_bias: Sequence[float],
+    sampling_bias: Sequence[float | int],
     *,
     dim: int = 100,
-    tolerance: float = 0.01,
+    tolerance: float | int = 0.01,
     n_workers: int | None = None,
     cache: Path | None = None,
     on_cell: Callable[[int], None] | None = None,

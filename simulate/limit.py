@@ -48,7 +48,7 @@ def block_size(dim: int) -> int:
     return int(np.clip(2**14 // dim**2, 16, 4096))
 
 
-def check_budget(tolerance: float, max_paths: int | None, max_generations: int) -> None:
+def check_budget(tolerance: float | int, max_paths: int | None, max_generations: int) -> None:
     """Raises InputError where a budget cannot be meant."""
     if not (isinstance(tolerance, (int, float)) and 0 < tolerance < 1):
         raise InputError(f"tolerance: got {tolerance!r}, allowed between 0 and 1; 0.01 is one per cent")
@@ -59,10 +59,10 @@ def check_budget(tolerance: float, max_paths: int | None, max_generations: int) 
 
 def loop_limit(
     mixing: Mixing,
-    sampling_bias: float = 1.0,
+    sampling_bias: float | int = 1.0,
     *,
     dim: int = 100,
-    tolerance: float = 0.005,
+    tolerance: float | int = 0.005,
     max_paths: int | None = None,
     max_generations: int = MAX_GENERATIONS,
     rng: np.random.Generator,
@@ -172,7 +172,9 @@ class _Schedule:
         return itertools.islice(loops, self.burn_in + self.stride, self.last + 1, self.stride)
 
 
-def _schedule(mixing: Mixing, sampling_bias: float, tolerance: float, max_generations: int) -> _Schedule:
+def _schedule(
+    mixing: Mixing, sampling_bias: float | int, tolerance: float | int, max_generations: int
+) -> _Schedule:
     rate = _forgetting_rate(mixing, sampling_bias)
     scale = -1 / math.log(rate) if rate > 0 else 0.0
     memory = (mixing.n_models or 1) + (mixing.n_kept or 1)
@@ -183,7 +185,7 @@ def _schedule(mixing: Mixing, sampling_bias: float, tolerance: float, max_genera
     return _Schedule(wanted, stride, max_generations)
 
 
-def _forgetting_rate(mixing: Mixing, sampling_bias: float) -> float:
+def _forgetting_rate(mixing: Mixing, sampling_bias: float | int) -> float:
     """The factor by which the trace of the start in the distance shrinks per generation, in [0, 1).
 
     Loops start with the right mean errors and, on average, covariances, so only the spread of the covariances has
@@ -193,7 +195,7 @@ def _forgetting_rate(mixing: Mixing, sampling_bias: float) -> float:
 
 
 def _near_limit(
-    mixing: Mixing, sampling_bias: float, law: Gaussian, n_paths: int, *, rng: np.random.Generator
+    mixing: Mixing, sampling_bias: float | int, law: Gaussian, n_paths: int, *, rng: np.random.Generator
 ) -> Models:
     """Models drawn from a normal and a Wishart law with about the moments of the limit."""
     p = mixing.real_weight()
@@ -224,7 +226,7 @@ def real_only_limit(
     n: int,
     *,
     dim: int,
-    tolerance: float,
+    tolerance: float | int,
     max_paths: int | None = None,
     rng: np.random.Generator,
 ) -> MonteCarlo:
@@ -290,13 +292,13 @@ class RealOnlyCurve:
 
     dim: int
     seed: int
-    tolerance: float = 0.001
+    tolerance: float | int = 0.001
 
     def at(self, n: int) -> MonteCarlo:
         """The distance at one size."""
         return _curve_point(self, n)
 
-    def invert(self, distance: float, stderr: float) -> tuple[float, float]:
+    def invert(self, distance: float | int, stderr: float | int) -> tuple[float, float]:
         """The size at which real data alone reach the distance, and its standard error.
 
         The error holds that of the distance and that of the curve.

@@ -55,9 +55,9 @@ class Mixing:
     n_models: int | None = 1
     n_kept: int | None = 1
     n_subsample: int | None = None
-    weight_fresh: float = 1.0
-    weight_fixed: float = 1.0
-    weight_synthetic: float = 1.0
+    weight_fresh: float | int = 1.0
+    weight_fixed: float | int = 1.0
+    weight_synthetic: float | int = 1.0
     estimator: Estimator = "pooled"
     covariance: Covariance = "unbiased"
 
@@ -101,7 +101,7 @@ class Mixing:
         return cls(n_fresh=n_real, n_synthetic=n_synthetic, covariance=covariance)
 
     @classmethod
-    def from_real_share(cls, n: int, real_share: float) -> Mixing:
+    def from_real_share(cls, n: int, real_share: float | int) -> Mixing:
         """Fresh data with `n` samples in all, of which the share `real_share` in [0, 1] is real.
 
         >>> Mixing.from_real_share(1000, 0.003)
@@ -113,7 +113,7 @@ class Mixing:
         return cls(n_fresh=n_real, n_synthetic=n - n_real)
 
     @classmethod
-    def weighted(cls, n_real: int, n_synthetic: int, real_weight: float) -> Mixing:
+    def weighted(cls, n_real: int, n_synthetic: int, real_weight: float | int) -> Mixing:
         """Fresh data whose real samples together weigh `real_weight` in [0, 1], the synthetic ones the rest.
 
         Means and covariances of the two sources are averaged (`grouped`).
@@ -166,7 +166,7 @@ class Mixing:
         real = self.n_fresh * self.weight_fresh + self.n_fixed * self.weight_fixed
         return real / (real + self.n_kept * self.n_synthetic * self.weight_synthetic)
 
-    def relaxation(self, sampling_bias: float = 1.0) -> float:
+    def relaxation(self, sampling_bias: float | int = 1.0) -> float:
         """The factor by which a disturbance of a mean (or, with a bias, of a covariance) shrinks a generation.
 
         It is the largest root of the recursion of expectations: the synthetic part of the pool averages the
@@ -181,7 +181,7 @@ class Mixing:
         strength = (1 - self.real_weight()) * sampling_bias
         return float(np.abs(np.roots(np.concatenate([[1.0], -strength * kernel]))).max())
 
-    def persistence(self, sampling_bias: float = 1.0) -> float:
+    def persistence(self, sampling_bias: float | int = 1.0) -> float:
         """Variance, over that of one generation's noise, of what the synthetic data average over their models.
 
         In the long run, for a mean (or, with a bias, an entry of a covariance): 1 / (1 - q^2) for a memory of one model
@@ -210,7 +210,7 @@ class Mixing:
         return np.convolve(np.full(self.n_models, 1 / self.n_models), np.full(self.n_kept, 1 / self.n_kept))
 
 
-def bias_schedule(sampling_bias: float | Sequence[float]) -> Float[np.ndarray, " t"]:
+def bias_schedule(sampling_bias: float | int | Sequence[float | int]) -> Float[np.ndarray, " t"]:
     """The sampling bias by generation, at least one; the last value holds for all later generations.
 
     Raises:

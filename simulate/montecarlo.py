@@ -31,8 +31,8 @@ class MonteCarlo:
     """
 
     value: float
-    stderr: float
-    tolerance: float
+    stderr: float | int
+    tolerance: float | int
     converged: bool
     start_shows: bool
     n_paths: int

@@ -37,10 +37,10 @@ class MeasuredPool:
     """
 
     n_items: int
-    lower: float
-    upper: float
-    point: float | None = None
-    level: float | None = None
+    lower: float | int
+    upper: float | int
+    point: float | int | None = None
+    level: float | int | None = None
 
     def __post_init__(self) -> None:
         check_count("items", self.n_items, least=2)
@@ -52,7 +52,7 @@ class MeasuredPool:
                 f"share: got {point} within {self.lower} to {self.upper}, allowed lower <= point <= upper"
             )
 
-    def counts(self, share: float) -> tuple[int, int]:
+    def counts(self, share: float | int) -> tuple[int, int]:
         """Real and synthetic images at a share."""
         n_synthetic = round(share * self.n_items)
         return self.n_items - n_synthetic, n_synthetic
@@ -158,7 +158,7 @@ def verdict(admissible: Sequence[bool | None]) -> str:
 
 
 def find_threshold(
-    n_real: int, sampling_bias: float, dim: int, *, seed: int, cache: Path | None = None
+    n_real: int, sampling_bias: float | int, dim: int, *, seed: int, cache: Path | None = None
 ) -> dict[str, Any]:
     """The border of the region as JSON has it, see `Threshold`: None where it is infinite.
 

@@ -35,7 +35,7 @@ def point_generations(
     *,
     law: Gaussian,
     n_paths: int,
-    sampling_bias: float | Sequence[float] = 1.0,
+    sampling_bias: float | int | Sequence[float | int] = 1.0,
     initial: Start | int | Models = "data",
     mark: Float[np.ndarray, " d"] | None = None,
     policy: Policy | None = None,
@@ -112,7 +112,9 @@ def _generations(
         yield models
 
 
-def draw_points(models: Models, n: int, sampling_bias: float = 1.0, *, rng: np.random.Generator) -> Points:
+def draw_points(
+    models: Models, n: int, sampling_bias: float | int = 1.0, *, rng: np.random.Generator
+) -> Points:
     """`n` samples from each model, their covariance multiplied by the bias in [0, 1]."""
     n_paths, dim = models.mean.shape
     noise = rng.standard_normal((n_paths, n, dim)) * math.sqrt(sampling_bias)

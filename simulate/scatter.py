@@ -90,7 +90,7 @@ def draw_root(
     mean: Float[np.ndarray, "paths d"],
     factor: Float[np.ndarray, "... d d"] | None,
     n: int,
-    sampling_bias: float,
+    sampling_bias: float | int,
     *,
     rng: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "paths d"], Float[np.ndarray, "paths d d"]]:
@@ -108,7 +108,7 @@ def draw_scatter(
     mean: Float[np.ndarray, "paths d"],
     factor: Float[np.ndarray, "... d d"] | None,
     n: int,
-    sampling_bias: float,
+    sampling_bias: float | int,
     *,
     rng: np.random.Generator,
 ) -> Scatter:
@@ -181,15 +181,18 @@ def factorise(covariance: Float[np.ndarray, "paths d d"]) -> Float[np.ndarray, "
             try:
                 factor[path] = np.linalg.cholesky(matrix)
             except np.linalg.LinAlgError:
-                continue  # its pivots stay zero, which marks it as singular below
-    singular = _is_singular(factor)
-    if singular.any():
-        values, vectors = np.linalg.eigh(covariance[singular])
-        values[values <= covariance.shape[1] * _EPSILON * values[:, -1:]] = 0
-        factor[singular] = vectors * np.sqrt(values)[:, None, :]
+                continue  # its pivots stay zero, which makes it doubtful below
+    doubtful = _is_doubtful(factor, covariance)
+    if doubtful.any():
+        values, vectors = np.linalg.eigh(covariance[doubtful])
+        values[values <= 4 * covariance.shape[1] * _EPSILON * values[:, -1:]] = 0
+        factor[doubtful] = vectors * np.sqrt(values)[:, None, :]
     return factor
 
 
-def _is_singular(factor: Float[np.ndarray, "paths d d"]) -> Bool[np.ndarray, " paths"]:
+def _is_doubtful(
+    factor: Float[np.ndarray, "paths d d"], covariance: Float[np.ndarray, "paths d d"]
+) -> Bool[np.ndarray, " paths"]:
+    """Where a pivot is so small that it may be rounding, and the eigenvalues have to decide."""
     pivots = np.diagonal(factor, axis1=1, axis2=2) ** 2
-    return pivots.min(axis=1) <= factor.shape[1] * _EPSILON * pivots.max(axis=1)
+    return pivots.min(axis=1) <= 1e-10 * np.diagonal(covariance, axis1=1, axis2=2).max(axis=1)

@@ -7,13 +7,13 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, final, get_args
 
 from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count, check_range
 from poolproof.simulate.gaussian import Start
 from poolproof.simulate.grid import Cell, Effort
-from poolproof.simulate.mixing import Mixing, bias_schedule
+from poolproof.simulate.mixing import SOURCES, Covariance, Estimator, Mixing, bias_schedule
 
 PRESETS: Final = Path(__file__).with_name("presets")
 """Folder of the specs that come with the package."""
@@ -39,9 +39,9 @@ class Arm:
 
     label: str
     mixing: Mixing
-    sampling_bias: float | tuple[float, ...] = 1.0
+    sampling_bias: float | int | tuple[float | int, ...] = 1.0
     initial: Start | int = "data"
-    mark: float = 0.0
+    mark: float | int = 0.0
 
     def __post_init__(self) -> None:
         check_range("mark", self.mark, -math.inf, math.inf)
@@ -99,7 +99,7 @@ class MapSpec:
     title: str
     n_real: tuple[int, ...]
     n_synthetic: tuple[int, ...]
-    sampling_bias: tuple[float, ...]
+    sampling_bias: tuple[float | int, ...]
     dim: int = 100
     panel: str = "sampling_bias"
     effort: Effort = field(default_factory=Effort)
@@ -178,6 +178,8 @@ class CurvesSpec:
 
 Spec = LoopSpec | MapSpec | CurvesSpec
 
+_EFFORT: Final = tuple(Effort.__dataclass_fields__)
+
 
 def list_presets() -> list[str]:
     """Names of the specs that come with the package."""
@@ -212,9 +214,7 @@ def parse_spec(table: Mapping[str, Any]) -> Spec:
     Raises:
         InputError: see `read_spec`.
     """
-    kind, title = table.get("kind"), table.get("title", "")
-    if not isinstance(title, str):
-        raise InputError(f"title: got {title!r}, allowed a text")
+    kind = table.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"kind: got {kind!r}, allowed {', '.join(KINDS)}; choose one")
     options = {key: value for key, value in table.items() if key != "kind"}
@@ -222,11 +222,13 @@ def parse_spec(table: Mapping[str, Any]) -> Spec:
 
 
 def _parse_loop(options: dict[str, Any]) -> LoopSpec:
-    _check_keys("loop", options, ("title", "arms", "dim", "n_generations", "n_paths", "seed"), ("arms",))
+    _check_keys(
+        "loop", options, ("title", "arms", "dim", "n_generations", "n_paths", "seed"), required=["arms"]
+    )
     arms = []
     known = (*Mixing.__dataclass_fields__, "label", "sampling_bias", "initial", "mark")
     for table in _tables("arms", options.pop("arms")):
-        _check_keys("arms", table, known, ("label",))
+        _check_keys("arms", table, known, required=["label"], lists=["sampling_bias"])
         own = {key: table.pop(key) for key in ("label", "sampling_bias", "initial", "mark") if key in table}
         for key in ("n_models", "n_kept"):  # TOML has no null; "all" stands for every generation so far
             if table.get(key) == "all":
@@ -239,7 +241,7 @@ def _parse_loop(options: dict[str, Any]) -> LoopSpec:
 
 def _parse_map(options: dict[str, Any]) -> MapSpec:
     axes = ("n_real", "n_synthetic", "sampling_bias")
-    _check_keys("map", options, ("title", *axes, "dim", "panel", *_EFFORT), axes)
+    _check_keys("map", options, ("title", *axes, "dim", "panel", *_EFFORT), required=axes, lists=axes)
     effort = _effort(options)
     lists = {name: _values(name, options.pop(name)) for name in axes}
     return MapSpec(title=options.pop("title", "Admissible region"), effort=effort, **lists, **options)
@@ -247,17 +249,19 @@ def _parse_map(options: dict[str, Any]) -> MapSpec:
 
 def _parse_curves(options: dict[str, Any]) -> CurvesSpec:
     known = ("title", "x", "y", "curves", "dim", *_EFFORT)
-    _check_keys("curves", options, known, ("x", "y", "curves"))
+    _check_keys("curves", options, known, required=["x", "y", "curves"])
     effort, dim = _effort(options), options.pop("dim", 100)
+    if options["x"] not in X_AXES:
+        raise InputError(f"x: got {options['x']!r}, allowed {', '.join(X_AXES)}; choose one")
     tables = _tables("curves", options.pop("curves"))
-    curves = [_curve(table, str(options["x"]), dim) for table in tables]
+    curves = [_curve(table, options["x"], dim) for table in tables]
     title = options.pop("title", "Limits")
     return CurvesSpec(title=title, curves=tuple(curves), dim=dim, effort=effort, **options)
 
 
 def _curve(table: dict[str, Any], x: str, dim: int) -> CurveSpec:
     options = ("n", "real_share", "n_real", "n_synthetic", "n_models", "sampling_bias")
-    _check_keys("curves", table, ("label", "panel", *options), ("label", x))
+    _check_keys("curves", table, ("label", "panel", *options), required=["label", x], lists=[x])
     places = _values(x, table[x])
     cells = []
     for place in places:
@@ -282,8 +286,6 @@ KINDS: Final[Mapping[str, Callable[[dict[str, Any]], Spec]]] = {
 }
 """The closed list of kinds of specs."""
 
-_EFFORT: Final = tuple(Effort.__dataclass_fields__)
-
 
 def _effort(options: dict[str, Any]) -> Effort:
     return Effort(**{name: options.pop(name) for name in _EFFORT if name in options})
@@ -301,13 +303,58 @@ def _values(name: str, value: object) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _check_keys(where: str, table: Mapping[str, Any], known: Sequence[str], required: Sequence[str]) -> None:
-    unknown = [key for key in table if key not in known]
-    if unknown:
-        raise InputError(f"{where}: got unknown key {unknown[0]!r}, allowed {', '.join(known)}")
-    missing = [key for key in required if key not in table]
-    if missing:
-        raise InputError(f"{where}: got no {missing[0]}, allowed keys are {', '.join(known)}; add it")
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "estimator": get_args(Estimator),
+    "covariance": get_args(Covariance),
+    "initial": get_args(Start),
+    "n_models": ("all",),
+    "n_kept": ("all",),
+}
+_TEXTS: Final = ("title", "label", "panel", "x", "y")
+_NUMBERS: Final = (
+    "sampling_bias",
+    "real_share",
+    "tolerance",
+    "mark",
+    *(f"weight_{name}" for name in SOURCES),
+)
+
+
+def _check_keys(
+    where: str,
+    table: Mapping[str, Any],
+    known: Sequence[str],
+    *,
+    required: Sequence[str] = (),
+    lists: Sequence[str] = (),
+) -> None:
+    """Raises InputError at an unknown or missing key, or a value of a kind that its key cannot have."""
+    for key in table:
+        if key not in known:
+            raise InputError(f"{where}: got unknown key {key!r}, allowed {', '.join(known)}")
+    for key in required:
+        if key not in table:
+            raise InputError(f"{where}: got no {key}, allowed keys are {', '.join(known)}; add it")
+    for key, value in table.items():
+        if key not in ("arms", "curves"):
+            for each in value if isinstance(value, list) and key in lists else [value]:
+                _check_kind(key, each)
+
+
+def _check_kind(key: str, value: object) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    choices = _CHOICES.get(key, ())
+    if key in _TEXTS:
+        fits, allowed = isinstance(value, str), ["a text"]
+    elif key in _NUMBERS:
+        fits, allowed = is_number, ["a number"]
+    elif key in ("estimator", "covariance"):
+        fits, allowed = value in choices, list(choices)
+    else:
+        fits = (is_number and isinstance(value, int)) or (isinstance(value, str) and value in choices)
+        allowed = ["a whole number", *choices]
+    if not fits:
+        raise InputError(f"{key}: got {value!r}, allowed {' or '.join(allowed)}")
 
 
 def _check_labels(labels: Sequence[str], name: str) -> None:

@@ -56,7 +56,7 @@ def survival_iterates(n_generations: int) -> Float64[np.ndarray, " t"]:
     return iterates
 
 
-def poisson_survival(expected_count: float, n_generations: int) -> Float64[np.ndarray, " t"]:
+def poisson_survival(expected_count: float | int, n_generations: int) -> Float64[np.ndarray, " t"]:
     """Probability that a symbol is still seen in generation t: 1 - exp(-expected_count * g_t), exactly.
 
     >>> poisson_survival(1.0, 2).round(4).tolist()
@@ -73,7 +73,7 @@ def poisson_survival(expected_count: float, n_generations: int) -> Float64[np.nd
     return -np.expm1(-expected_count * survival_iterates(n_generations))
 
 
-def bernoulli_survival(n: int, probability: float, n_generations: int) -> Bounds:
+def bernoulli_survival(n: int, probability: float | int, n_generations: int) -> Bounds:
     """Bounds on the probability that a Bernoulli outcome is still possible in generation t.
 
     The upper bound is of use only where n p^2 and t p are well below 1.
@@ -97,7 +97,7 @@ def bernoulli_survival(n: int, probability: float, n_generations: int) -> Bounds
     return Bounds(1 - vanished, np.minimum(1.0, 1 - slack * vanished))
 
 
-def gaussian_survival_bound(n: int, threshold: float, n_generations: int) -> Float64[np.ndarray, " t"]:
+def gaussian_survival_bound(n: int, threshold: float | int, n_generations: int) -> Float64[np.ndarray, " t"]:
     """Upper bound exp(-t/(4n - 1)) / threshold, at most 1, on P(sigma_t > threshold * sigma_0).
 
     >>> gaussian_survival_bound(2, 0.5, 7)[-1].round(4)
@@ -117,7 +117,7 @@ def gaussian_survival_bound(n: int, threshold: float, n_generations: int) -> Flo
     return np.minimum(1.0, np.exp(-np.arange(n_generations + 1.0) / (4 * n - 1)) / threshold)
 
 
-def mixture_survival_bound(n: int, threshold: float, n_generations: int) -> Float64[np.ndarray, " t"]:
+def mixture_survival_bound(n: int, threshold: float | int, n_generations: int) -> Float64[np.ndarray, " t"]:
     """Upper bound exp(-t/(4n)) / threshold, at most 1, on P(sigma_t > threshold * sigma_0) in a Gaussian mixture.
 
     >>> mixture_survival_bound(2, 0.5, 8)[-1].round(4)
@@ -176,8 +176,8 @@ def mixture_recursion(
     initial: Float64[np.ndarray, " k"],
     model: Callable[[Float64[np.ndarray, " k"]], Float64[np.ndarray, " k"]],
     *,
-    model_share: float,
-    previous_share: float,
+    model_share: float | int,
+    previous_share: float | int,
     n_generations: int,
 ) -> Float64[np.ndarray, "t k"]:
     """Data distributions p_(t+1) = model_share * model(p_t) + previous_share * p_t + the rest * p_0, by row.
@@ -208,7 +208,10 @@ def mixture_recursion(
 
 
 def discrete_fresh_mean(
-    truth: Float64[np.ndarray, " k"], first: Float64[np.ndarray, " k"], real_share: float, n_generations: int
+    truth: Float64[np.ndarray, " k"],
+    first: Float64[np.ndarray, " k"],
+    real_share: float | int,
+    n_generations: int,
 ) -> Float64[np.ndarray, "t k"]:
     """E q_t by row, where each q is the empirical law of draws from real_share * truth + the rest * last q.
 
@@ -234,7 +237,7 @@ def discrete_fresh_mean(
     return truth + (1 - real_share) ** np.arange(n_generations + 1.0)[:, None] * (first - truth)
 
 
-def window_rate(real_share: float, window: int) -> float:
+def window_rate(real_share: float | int, window: int) -> float:
     """Factor per generation by which E q_t nears the truth where q_t pools the last `window` batches.
 
     >>> round(window_rate(0.5, 1), 4), round(window_rate(0.5, 2), 4)
@@ -254,7 +257,7 @@ def window_rate(real_share: float, window: int) -> float:
 
 
 def retraining_rate(
-    synthetic_ratio: float, *, distance: float, smoothness: float, curvature: float
+    synthetic_ratio: float | int, *, distance: float | int, smoothness: float | int, curvature: float | int
 ) -> float | None:
     """Bound, in [0, 1), on the factor per retraining near the optimum; None where stability is not guaranteed.
 

@@ -62,14 +62,14 @@ class SecondMoments:
     square_of_trace: Float[np.ndarray, " t"]
 
 
-def _check_loop(n: int, sampling_bias: float, n_generations: int) -> None:
+def _check_loop(n: int, sampling_bias: float | int, n_generations: int) -> None:
     """Check the arguments of a loop without real data."""
     check_count("n", n, 2)
     check_range("sampling_bias", sampling_bias, 0.0, 1.0)
     check_count("n_generations", n_generations, 0)
 
 
-def _check_pool(n_real: int, n_synthetic: int, sampling_bias: float, low: int) -> None:
+def _check_pool(n_real: int, n_synthetic: int, sampling_bias: float | int, low: int) -> None:
     """Check the arguments of a mixed loop with `low` or more real samples."""
     check_count("n_real", n_real, low)
     check_count("n_synthetic", n_synthetic, 0)
@@ -77,7 +77,7 @@ def _check_pool(n_real: int, n_synthetic: int, sampling_bias: float, low: int) -
     check_range("sampling_bias", sampling_bias, 0.0, 1.0)
 
 
-def _pooled_step(n_real: int, n_synthetic: int, sampling_bias: float) -> Float64[np.ndarray, "2 2"]:
+def _pooled_step(n_real: int, n_synthetic: int, sampling_bias: float | int) -> Float64[np.ndarray, "2 2"]:
     """The matrix that takes (variance, mean error) of the sampled model into those of the pooled fit."""
     n = n_real + n_synthetic
     q, between = n_synthetic / n, n_real * n_synthetic / (n * (n - 1))
@@ -96,7 +96,11 @@ def _iterate(
 
 
 def fully_synthetic_moments(
-    n: int, sampling_bias: float, n_generations: int, *, covariance: Literal["unbiased", "mle"] = "unbiased"
+    n: int,
+    sampling_bias: float | int,
+    n_generations: int,
+    *,
+    covariance: Literal["unbiased", "mle"] = "unbiased",
 ) -> Moments:
     """Moments of a loop in which each model is fitted to samples of the last alone.
 
@@ -117,7 +121,9 @@ def fully_synthetic_moments(
     return Moments(variance, sampling_bias / n * np.concatenate([[0.0], np.cumsum(variance[:-1])]))
 
 
-def fully_synthetic_w2_1d(n: int, sampling_bias: float, n_generations: int) -> Float64[np.ndarray, " t"]:
+def fully_synthetic_w2_1d(
+    n: int, sampling_bias: float | int, n_generations: int
+) -> Float64[np.ndarray, " t"]:
     """Expected squared Wasserstein-2 distance to the truth in one dimension; never falls with the generation.
 
     >>> fully_synthetic_w2_1d(50, 1.0, 20)[-1].round(4)
@@ -135,7 +141,7 @@ def fully_synthetic_w2_1d(n: int, sampling_bias: float, n_generations: int) -> F
 
 
 def fully_synthetic_second_moments(
-    n: int, sampling_bias: float, n_generations: int, *, dim: int
+    n: int, sampling_bias: float | int, n_generations: int, *, dim: int
 ) -> SecondMoments:
     """Second moments of the covariance: without bias they grow without bound, while S_t goes to 0 almost surely.
 
@@ -152,7 +158,12 @@ def fully_synthetic_second_moments(
 
 
 def fresh_moments(
-    n_real: int, n_synthetic: int, sampling_bias: float, n_generations: int, *, n_initial: int | None = None
+    n_real: int,
+    n_synthetic: int,
+    sampling_bias: float | int,
+    n_generations: int,
+    *,
+    n_initial: int | None = None,
 ) -> Moments:
     """Moments of a loop that pools fresh real data with samples of the last model.
 
@@ -197,7 +208,7 @@ def _fixed_point(step: Float64[np.ndarray, "2 2"], offset: Float64[np.ndarray, "
     return FixedPoint(float(variance), float(mean_error), float(np.abs(np.linalg.eigvals(step)).max()))
 
 
-def fresh_fixed_point(n_real: int, n_synthetic: int, sampling_bias: float) -> FixedPoint:
+def fresh_fixed_point(n_real: int, n_synthetic: int, sampling_bias: float | int) -> FixedPoint:
     """Limit of `fresh_moments`, whatever the first fit.
 
     >>> round(fresh_fixed_point(100, 900, 1.0).variance, 4)
@@ -242,7 +253,7 @@ def surrogate_real_only(n: int, *, dim: int) -> float:
     return dim / n + dim * (dim + 1) / (4 * n)
 
 
-def covariance_noise(n_real: int, n_synthetic: int, sampling_bias: float) -> float:
+def covariance_noise(n_real: int, n_synthetic: int, sampling_bias: float | int) -> float:
     """Variance V of an off-diagonal entry of the covariance in the limit of the fresh loop, to first order in 1/n.
 
     >>> covariance_noise(100, 0, 1.0)
@@ -256,7 +267,7 @@ def covariance_noise(n_real: int, n_synthetic: int, sampling_bias: float) -> flo
     return (n_real / n + q * (sampling_bias * s) ** 2) / n / (1 - (q * sampling_bias) ** 2)
 
 
-def surrogate_limit(n_real: int, n_synthetic: int, sampling_bias: float, *, dim: int) -> float:
+def surrogate_limit(n_real: int, n_synthetic: int, sampling_bias: float | int, *, dim: int) -> float:
     """Squared Wasserstein-2 distance to the truth in the limit of the fresh loop, to first order in dim / n.
 
     Fails where n_real is not far above dim: at (100, 900) without bias and dim 100 it is 12 % too high.
@@ -274,7 +285,7 @@ def surrogate_limit(n_real: int, n_synthetic: int, sampling_bias: float, *, dim:
     return dim * (point.mean_error + shrinkage + noise)
 
 
-def phase_line(sampling_bias: float, *, dim: int) -> float:
+def phase_line(sampling_bias: float | int, *, dim: int) -> float:
     """Synthetic samples per generation up to which the fresh loop beats its real data alone; infinite without bias.
 
     It is the limit for many real samples, and n_real must exceed dim by orders of magnitude to get near; where
@@ -294,7 +305,9 @@ def phase_line(sampling_bias: float, *, dim: int) -> float:
     return gain / (1 - sampling_bias) ** 2
 
 
-def augmentation_moments(n_real: int, n_synthetic: int, sampling_bias: float, n_generations: int) -> Moments:
+def augmentation_moments(
+    n_real: int, n_synthetic: int, sampling_bias: float | int, n_generations: int
+) -> Moments:
     """Moments of a loop that pools the same real data (2 or more) with samples of the last model; total mean error.
 
     Generation 1 is the fit to the real data. The mean error is 1/n_real, which stays, plus that against the real mean:
@@ -315,7 +328,7 @@ def augmentation_moments(n_real: int, n_synthetic: int, sampling_bias: float, n_
     return moments
 
 
-def augmentation_fixed_point(n_real: int, n_synthetic: int, sampling_bias: float) -> FixedPoint:
+def augmentation_fixed_point(n_real: int, n_synthetic: int, sampling_bias: float | int) -> FixedPoint:
     """Limit of `augmentation_moments`.
 
     >>> round(augmentation_fixed_point(50, 200, 1.0).mean_error, 4)
@@ -330,7 +343,7 @@ def augmentation_fixed_point(n_real: int, n_synthetic: int, sampling_bias: float
     return FixedPoint(point.variance, point.mean_error + 1 / n_real, point.rate)
 
 
-def weighted_mean_error(real_weight: float, ratio: float) -> float:
+def weighted_mean_error(real_weight: float | int, ratio: float | int) -> float:
     """Limiting mean error, in units of tr S / n_real, where the mean is w (real mean) + (1 - w)(synthetic mean).
 
     >>> weighted_mean_error(1.0, 3.0)
@@ -348,7 +361,7 @@ def weighted_mean_error(real_weight: float, ratio: float) -> float:
     return (real_weight**2 + ratio * (1 - real_weight) ** 2) / (real_weight * (2 - real_weight))
 
 
-def optimal_real_weight(ratio: float) -> float:
+def optimal_real_weight(ratio: float | int) -> float:
     """The weight of the real data that makes `weighted_mean_error` least, and that least error as well.
 
     >>> round(optimal_real_weight(1.0), 3)  # one over the golden ratio
@@ -375,7 +388,7 @@ def weighted_effective_size(n_real: int, n_synthetic: int) -> float:
 
 
 def mark_drift(
-    n_real: int, n_synthetic: int, strength: float, n_generations: int
+    n_real: int, n_synthetic: int, strength: float | int, n_generations: int
 ) -> Float64[np.ndarray, " t"]:
     """Expected mean along a mark that shifts each synthetic sample by `strength`; n_real 0 gives t * strength.
 
@@ -397,10 +410,10 @@ def mark_drift(
 def mark_drift_limit(
     n_real: int,
     n_synthetic: int,
-    strength: float,
+    strength: float | int,
     *,
-    true_positive_rate: float = 0.0,
-    false_positive_rate: float = 0.0,
+    true_positive_rate: float | int = 0.0,
+    false_positive_rate: float | int = 0.0,
 ) -> float:
     """Limit of `mark_drift` where a filter drops marked items: strength times synthetic per real among those kept.
 
@@ -427,7 +440,7 @@ def mark_drift_limit(
     return strength * n_synthetic * (1 - true_positive_rate) / (n_real * (1 - false_positive_rate))
 
 
-def required_true_positive_rate(n_synthetic: int, threshold: float) -> float:
+def required_true_positive_rate(n_synthetic: int, threshold: float | int) -> float:
     """Share of the synthetic items that a filter must drop so that at most `threshold` are left; in [0, 1].
 
     >>> required_true_positive_rate(1000, 250.0)

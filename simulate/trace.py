@@ -32,7 +32,7 @@ def trace_loop(
     law: Gaussian,
     n_generations: int,
     n_paths: int = 256,
-    sampling_bias: float | Sequence[float] = 1.0,
+    sampling_bias: float | int | Sequence[float | int] = 1.0,
     initial: Start | int | Models = "data",
     mark: Float[np.ndarray, " d"] | None = None,
     policy: Policy | None = None,

@@ -45,18 +45,22 @@ class ChartAxis:
 
     def ticks(self, pixels: float | int, *, upright: bool = False) -> tuple[list[float], list[str]]:
         """Places and labels of as many round values as have room on an axis of that length."""
-        places, labels = [], []
+        best: tuple[float, list[float], list[str]] = (-1.0, [], [])
         for values in self._round_values():
             inside = [
                 (float(self.place(value)), plain_number(value)) for value in values if value or not self.log
             ]
             inside = [pair for pair in inside if self.low - 1e-9 <= pair[0] <= self.high + 1e-9]
             places, labels = [place for place, _ in inside], [label for _, label in inside]
-            needed = 24 if upright else 12 + max(map(text_width, labels), default=0)
-            gaps = np.diff(places) * pixels / (self.high - self.low)
-            if 2 <= len(places) <= 9 and gaps.min() >= needed:
+            if not 2 <= len(places) <= 9 or len(set(labels)) < len(labels):
+                continue
+            needed = 24 if upright else 12 + max(map(text_width, labels))
+            room = float(np.diff(places).min()) * pixels / (self.high - self.low) / needed
+            if room > best[0]:
+                best = (room, places, labels)
+            if room >= 1:
                 break
-        return places, labels
+        return best[1], best[2]
 
     def _round_values(self) -> Iterator[Sequence[float]]:
         from matplotlib.ticker import MaxNLocator
