@@ -8,12 +8,11 @@ there; synthetic data are admissible where n_e is at least n_real.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import numpy as np
-from jaxtyping import Float
 
 from poolproof.simulate.checks import check_count, check_sampling_bias
 from poolproof.simulate.limit import (
@@ -33,13 +32,25 @@ DECIDED: Final = 2.0
 _ROUNDS: Final = 8
 """Times that the threshold's neighbourhood is sampled again, each time with twice the precision in variance."""
 
-_REACH: Final = 0.5
+_REACH: Final = 0.4
 """Half the width, in the logarithm of n_synthetic, of that neighbourhood."""
 
 _MOST: Final = 1e12
 """Synthetic samples beyond which no threshold is looked for."""
 
-_Sample = Callable[[float, float], tuple[float, float, float]]
+
+class _Sample(NamedTuple):
+    """A point of the curve whose root is the threshold.
+
+    Attributes:
+        place: logarithm of n_synthetic.
+        height: logarithm of the loop's distance over that of real data alone.
+        error: its standard error, without that of the real data.
+    """
+
+    place: float
+    height: float
+    error: float
 
 
 def limit_distance(
@@ -277,59 +288,78 @@ def admissible_threshold(
         why = f"{n_real} real samples in {dim} dimensions do worse than a model without any variance"
         return Threshold(math.inf, 0.0, tolerance, True, why)
 
-    def sample(x: float, precision: float) -> tuple[float, float, float]:
-        """Place, height above 0 and its standard error of the curve whose root is sought."""
+    def sample(x: float, precision: float) -> _Sample:
         n_synthetic = max(1, round(math.exp(x)))
         limit = limit_distance(n_real, n_synthetic, sampling_bias, dim=dim, tolerance=precision, rng=rng)
-        return (
-            math.log(n_synthetic),
-            math.log(limit.value / alone.value),
-            limit.stderr / limit.value,
-        )
+        return _Sample(math.log(n_synthetic), math.log(limit.value / alone.value), limit.stderr / limit.value)
 
-    x = _bracket(math.log(max(2.0, phase_line(sampling_bias, dim=dim))), sample)
+    common_error = alone.stderr / alone.value
+    x = _bracket(math.log(max(2.0, phase_line(sampling_bias, dim=dim))), sample, common_error)
     if x == -math.inf:
         return Threshold(0.0, 0.0, tolerance, True, "a single synthetic sample already costs real ones")
     if x == math.inf:
         return Threshold(math.inf, 0.0, tolerance, True, f"admissible up to {_MOST:.0e} synthetic samples")
-    samples: list[tuple[float, float, float]] = []
+    samples: list[_Sample] = []
     root, error = x, math.inf
     for round_ in range(n_rounds):
         precision = 0.003 * 2 ** (-round_ / 2)
         places = root + _REACH * np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
         samples += [sample(float(place), precision) for place in places if place >= 0]
-        near = np.array([each for each in samples if abs(each[0] - root) <= 1.5 * _REACH])
-        root, error = _root(near, root, alone.stderr / alone.value)
-        if error <= tolerance:
+        near = [each for each in samples if abs(each.place - root) <= 1.5 * _REACH]
+        centre = root
+        root, error = _root(near, centre, common_error)
+        if error <= tolerance and abs(root - centre) <= _REACH / 2:  # a cubic is good near its middle
             break
     value = math.exp(root)
-    met = error <= tolerance
-    why = None if met else f"relative error is {error:.2g}, asked was {tolerance:g}; raise n_rounds"
-    return Threshold(value, value * error, tolerance, met, why)
+    if error <= tolerance:
+        return Threshold(value, value * error, tolerance, True)
+    why = f"relative error is {error:.2g}, asked was {tolerance:g}; raise n_rounds"
+    if error == math.inf:
+        why = "around the border the ratio is too close to 1 to find it; raise n_rounds, or see theory.phase_line"
+    return Threshold(value, value * error, tolerance, False, why)
 
 
-def _bracket(x: float, sample: _Sample) -> float:
-    """A place near the rise through 0; minus infinity where the curve starts above it, infinity without end."""
+def _bracket(x: float, sample: Callable[[float, float], _Sample], common_error: float) -> float:
+    """A place near the rise through 0; minus infinity where the curve starts above it, infinity without end.
+
+    Each place is sampled until its side is clear, or the curve is found to be within 0.3 % of 0 there.
+    """
+
+    def side(x: float) -> float:
+        for precision in (0.005, 0.002, 0.001):
+            found = sample(max(x, 0.0), precision)
+            if abs(found.height) > 3 * math.hypot(found.error, common_error):
+                return math.copysign(1.0, found.height)
+        return 0.0
+
     step = math.log(2)
-    _, height, _ = sample(x, 0.005)
-    upwards = height <= 0
-    while 0 <= x <= math.log(_MOST):
-        x += step if upwards else -step
-        _, height, _ = sample(max(x, 0.0), 0.005)
-        if (height > 0) == upwards:
-            return max(x + (-step if upwards else step) / 2, 0.0)
-    return math.inf if upwards else -math.inf
+    start = here = side(x)
+    while here and here == start:
+        x -= here * step
+        if x > math.log(_MOST):
+            return math.inf
+        if x < -step:
+            return -math.inf
+        here = side(x)
+    return max(x + here * step / 2 if here == 0 else x - here * step / 2, 0.0)
 
 
-def _root(samples: Float[np.ndarray, "n 3"], around: float, common_error: float) -> tuple[float, float]:
-    """Root and its error of the cubic fitted to places, heights and errors near `around`."""
-    weights = 1 / samples[:, 2]
-    inverse = np.linalg.pinv(np.vander(samples[:, 0] - around, 4) * weights[:, None])
-    cubic = np.poly1d(inverse @ (samples[:, 1] * weights))
-    slope = cubic.deriv()
-    rising = [z.real for z in cubic.roots if abs(z.imag) < 1e-9 and slope(z.real) > 0]
+def _root(samples: Sequence[_Sample], around: float, common_error: float) -> tuple[float, float]:
+    """Root and its error of the cubic fitted to the samples; infinite where no clear rise through 0 is near."""
+    x, height, error = np.array(samples).T
+    inverse = np.linalg.pinv(np.vander(x - around, 4) / error[:, None])
+    coefficients = inverse @ (height / error)
+    covariance = inverse @ inverse.T
+    cubic = np.poly1d(coefficients)
+    rising = [z.real for z in cubic.roots if abs(z.imag) < 1e-9 and cubic.deriv()(z.real) > 0]
     if not rising:
         return around, math.inf
-    root = float(np.clip(min(rising, key=abs), -_REACH, _REACH))
-    variance = float(np.square(np.vander([root], 4) @ inverse).sum()) + common_error**2
-    return around + root, math.sqrt(variance) / abs(float(slope(root)))
+    root = float(min(rising, key=abs))
+    if abs(root) > _REACH:
+        return around + math.copysign(_REACH, root), math.inf
+    slopes = np.array([3 * root**2, 2 * root, 1.0, 0.0])
+    slope, slope_error = float(slopes @ coefficients), math.sqrt(float(slopes @ covariance @ slopes))
+    if slope < 3 * slope_error:
+        return around + root, math.inf
+    powers = np.vander([root], 4)[0]
+    return around + root, math.sqrt(float(powers @ covariance @ powers) + common_error**2) / slope

@@ -20,11 +20,12 @@ def check_range(
     name: str, value: object, low: float | int, high: float | int, *, above: bool = False
 ) -> None:
     """Raises InputError unless the value is finite and low <= value <= high; with `above`, low < value."""
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    try:
-        x = float(value) if is_number else math.nan
-    except OverflowError:  # a whole number beyond the largest float
-        x = math.inf
+    x = math.nan
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        try:
+            x = float(value)
+        except OverflowError:  # a whole number beyond the largest float
+            x = math.inf
     if not low <= x <= high or (above and x == low) or math.isinf(x):
         ends = f"{'above' if above else 'from'} {low:g} to {high:g}"
         got = " ".join(repr(value).split())

@@ -160,7 +160,7 @@ def verdict(admissible: Sequence[bool | None]) -> str:
 def find_threshold(
     n_real: int, sampling_bias: float | int, dim: int, *, seed: int, cache: Path | None = None
 ) -> dict[str, Any]:
-    """The border of the region as JSON has it, see `Threshold`: None where it is infinite.
+    """The border of the region as JSON has it, see `Threshold`: None for what is infinite.
 
     Args:
         n_real: new real samples per generation.
@@ -180,7 +180,9 @@ def find_threshold(
     def compute() -> dict[str, Any]:
         rng = np.random.default_rng([seed, n_real, dim])
         found = admissible_threshold(n_real, sampling_bias, dim=dim, rng=rng)
-        border = found.n_synthetic if math.isfinite(found.n_synthetic) else None
-        return {"n_real": n_real, "sampling_bias": sampling_bias, **asdict(found), "n_synthetic": border}
+        told = {
+            name: None if value in (math.inf, -math.inf) else value for name, value in asdict(found).items()
+        }
+        return {"n_real": n_real, "sampling_bias": sampling_bias, **told}
 
     return remember(cache, content, compute)

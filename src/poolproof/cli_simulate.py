@@ -312,11 +312,9 @@ def _ratio_text(row: Any) -> str:
 
 
 def _print_border(border: dict[str, Any]) -> None:
-    words = (
-        "any number"
-        if border["n_synthetic"] is None
-        else f"{border['n_synthetic']:,.0f} \u00b1 {border['stderr']:,.0f}"
-    )
+    words = "any number of" if border["n_synthetic"] is None else f"{border['n_synthetic']:,.0f}"
+    if border["n_synthetic"] is not None:
+        words += " \u00b1 unknown" if border["stderr"] is None else f" \u00b1 {border['stderr']:,.0f}"
     why = f" ({border['why']})" if border["why"] else ""
     typer.echo(
         f"threshold   n_real {border['n_real']:,}, bias {border['sampling_bias']:g}: {words} synthetic{why}"
