@@ -17,6 +17,7 @@ from poolproof.simulate.admissible import DECIDED, fresh_mixing
 from poolproof.simulate.cache import remember
 from poolproof.simulate.checks import check_count, check_sampling_bias
 from poolproof.simulate.limit import MAX_GENERATIONS, RealOnlyCurve, check_budget, loop_limit
+from poolproof.simulate.threads import one_blas_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,15 +156,12 @@ def evaluate_rows(
     on_cell: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `evaluate_cells` as JSON has them: None for what is missing."""
-    from threadpoolctl import threadpool_limits
-
     n_workers = n_workers or os.cpu_count() or 1
     check_count("n_workers", n_workers, least=1)
     rows: dict[Cell, Mapping[str, Any]] = {}
     # long loops first, so that no worker is left with one at the end
     order = sorted(set(cells), key=lambda cell: -_expected_cost(cell))
-    # one thread per cell: matrices of this size gain nothing from threads inside the linear algebra
-    with threadpool_limits(1), ThreadPoolExecutor(n_workers) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(n_workers) as pool:
         futures = {pool.submit(_remembered, cell, effort, cache): cell for cell in order}
         try:
             for n_done, future in enumerate(as_completed(futures), 1):

@@ -21,6 +21,7 @@ from poolproof.simulate.gaussian import Gaussian, Models, generations
 from poolproof.simulate.mixing import Mixing
 from poolproof.simulate.montecarlo import MonteCarlo
 from poolproof.simulate.scatter import bartlett
+from poolproof.simulate.threads import one_blas_thread
 from poolproof.simulate.wasserstein import squared_w2
 
 MAX_BLOCKS: Final = 64
@@ -57,6 +58,7 @@ def check_budget(tolerance: float | int, max_paths: int | None, max_generations:
     check_count("max_generations", max_generations, least=20)
 
 
+@one_blas_thread()
 def loop_limit(
     mixing: Mixing,
     sampling_bias: float | int = 1.0,
@@ -222,6 +224,7 @@ def _mean(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
 # --- real data alone ------------------------------------------------------------------------------------
 
 
+@one_blas_thread()
 def real_only_limit(
     n: int,
     *,

@@ -19,6 +19,7 @@ from poolproof.simulate.gaussian import Gaussian
 from poolproof.simulate.grid import evaluate_cells
 from poolproof.simulate.placing import MeasuredPool, find_threshold, place_pool
 from poolproof.simulate.spec import Arm, CurvesSpec, LoopSpec, MapSpec, Spec
+from poolproof.simulate.threads import one_blas_thread
 from poolproof.simulate.trace import trace_loop
 
 if TYPE_CHECKING:
@@ -131,10 +132,9 @@ def _trace_arms(
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     import pandas as pd
-    from threadpoolctl import threadpool_limits
 
     frames: dict[str, pd.DataFrame] = {}
-    with threadpool_limits(1), ThreadPoolExecutor(n_workers or os.cpu_count() or 1) as workers:
+    with one_blas_thread(), ThreadPoolExecutor(n_workers or os.cpu_count() or 1) as workers:
         futures = {workers.submit(_trace_arm, spec, arm, cache): arm for arm in spec.arms}
         try:
             for n_done, future in enumerate(as_completed(futures), 1):

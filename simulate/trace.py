@@ -16,6 +16,7 @@ from poolproof.simulate.limit import block_size
 from poolproof.simulate.mixing import Mixing
 from poolproof.simulate.montecarlo import QUANTILES, summarise
 from poolproof.simulate.points import Policy, point_generations
+from poolproof.simulate.threads import one_blas_thread
 from poolproof.simulate.wasserstein import log_determinant, wasserstein
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ FIGURES: Final = ("squared_w2", "w2", "mean_part", "covariance_part", "variance"
 the trace of the covariance over that of the truth; `drift` is the way of the mean along the mark, in its lengths."""
 
 
+@one_blas_thread()
 def trace_loop(
     mixing: Mixing,
     *,

@@ -93,7 +93,10 @@ def test_unbiased_samples_are_always_admissible() -> None:
 
 def test_a_longer_memory_is_worth_more() -> None:
     """Samples from more models before give a higher n_e."""
-    ratios = [effective_sample_size(30, 300, 1, dim=5, n_models=k, rng=generator()).ratio for k in (1, 3, 10)]
+    ratios = [
+        effective_sample_size(30, 300, 1, dim=5, n_models=k, tolerance=0.03, rng=generator()).ratio
+        for k in (1, 3, 8)
+    ]
     assert ratios == sorted(ratios)
     assert ratios[-1] > 1.5 * ratios[0]
 
@@ -188,8 +191,8 @@ def test_a_border_that_cannot_be_found_is_not_made_up() -> None:
 
 @pytest.mark.coverage
 def test_threshold_errors_are_honest() -> None:
-    """Twelve estimates of one border spread about as much as they say."""
-    found = [admissible_threshold(40, 0.6, dim=6, rng=np.random.default_rng(seed)) for seed in range(12)]
+    """Eight estimates of one border spread about as much as they say."""
+    found = [admissible_threshold(40, 0.6, dim=6, rng=np.random.default_rng(seed)) for seed in range(8)]
     values = np.array([each.n_synthetic for each in found])
     errors = np.array([each.stderr for each in found])
     assert 0.4 < np.std((values - values.mean()) / errors, ddof=1) < 2.2
