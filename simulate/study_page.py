@@ -239,7 +239,7 @@ def _loop_charts(spec: LoopSpec, table: pd.DataFrame) -> dict[str, Chart]:
         if not curves:
             continue
         values = np.concatenate([curve.y[curve.y > 0] for curve in curves])
-        log = figure == "squared_w2" and values.size > 0 and values.max() > 50 * values.min()
+        log = figure == "squared_w2" and values.size > 0 and bool(values.max() > 50 * values.min())
         left = len(spec.arms) - len(curves) if figure == "squared_w2" else 0
         charts[figure.replace("_", "-")] = Chart(
             heading=heading,
@@ -288,7 +288,7 @@ def _words(study: Study) -> list[str]:
             )
             told.append(
                 f"{words}: {n} of {len(rows)} cells are admissible"
-                + (f", {open_} are too close to call" if open_ else "")
+                + (f", {open_} too close to call" if open_ else "")
                 + f"; the best is worth {rows['ratio'].max():.2f} times its real images."
             )
     short = int((~table["converged"].astype(bool)).sum())

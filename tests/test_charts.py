@@ -18,6 +18,7 @@ from poolproof.charts import (
     interval_chart,
     new_figure,
     responsive_chart,
+    standalone_svg,
     theme,
 )
 
@@ -175,3 +176,67 @@ def test_name_must_be_an_id(name: str) -> None:
     """A name that is no plain id is refused."""
     with pytest.raises(ValueError, match="name is"):
         responsive_chart(lambda width: new_figure(width, 9), name=name, title="t", description="d")
+
+
+# --- files of their own ---------------------------------------------------------------------------------
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_standalone_picture_is_the_wide_drawing(chart: Markup) -> None:
+    """The file is an SVG document of its own size with the words and shapes of the wide drawing."""
+    root = ElementTree.fromstring(standalone_svg(chart))
+    wide = svgs(chart)[0]
+    assert all(element.tag.startswith(SVG) for element in root.iter())
+    assert root.tag == f"{SVG}svg"
+    assert root.get("viewBox") == wide.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"
+    assert [text.text for text in root.iter(f"{SVG}text")] == [text.text for text in wide.iter("text")]
+    shapes = [path.get("d") for path in root.iter(f"{SVG}path")]
+    assert shapes == [path.get("d") for path in wide.iter("path")]
+    spoken = [root.findtext(f".//{SVG}{tag}") for tag in ("title", "desc")]
+    assert spoken == [wide.findtext(tag) for tag in ("title", "desc")]
+
+
+def test_standalone_picture_refers_to_nothing_outside(chart: Markup) -> None:
+    """The file names no address but that of the SVG language, and each reference finds its target in it."""
+    data = standalone_svg(chart).decode()
+    own = {element.get("id") for element in ElementTree.fromstring(data).iter()}
+    assert {target.removeprefix("#") for target in re.findall(r'(?:href="|url\()([^")]+)', data)} <= own
+    assert re.findall(r"\w+://[^\s\"]+", data) == ["http://www.w3.org/2000/svg"]
+    assert "@import" not in data
+
+
+def test_standalone_picture_has_its_colours(chart: Markup) -> None:
+    """The file defines every variable it uses, for light and for dark, and both differ."""
+    root = ElementTree.fromstring(standalone_svg(chart))
+    [style] = [element.text or "" for element in root.iter(f"{SVG}style")]
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    used = {
+        name for element in root.iter() for name in re.findall(r"var\(--(\w+)\)", element.get("style", ""))
+    }
+    for colours in (light, dark):
+        assert used <= set(re.findall(r"--(\w+):", colours))
+    assert light != dark
+    assert "@media (prefers-color-scheme: dark)" in style
+    assert re.findall(r"font-family: var\(--(\w+)\)", style)[0] in re.findall(r"--(\w+):", light)
+
+
+def test_standalone_picture_has_the_same_bytes(chart: Markup) -> None:
+    """The same chart gives the same file, and stays as it was."""
+    before = str(chart)
+    assert standalone_svg(chart) == standalone_svg(chart)
+    assert str(chart) == before
+
+
+def test_standalone_picture_keeps_words_text() -> None:
+    """Markup in a title is escaped in the file, too, and an override is shown."""
+    chart = histogram_chart(
+        np.linspace(0, 1, 3),
+        [Counts("Pool", np.arange(2), "pool")],
+        axis="score",
+        name="hostile",
+        title="</title><script>alert(1)</script>\u202e & <b>",
+    )
+    root = ElementTree.fromstring(standalone_svg(chart))
+    assert root.findtext(f"{SVG}title") == "</title><script>alert(1)</script>\\u202e & <b>"
+    assert not list(root.iter(f"{SVG}script"))

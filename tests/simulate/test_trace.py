@@ -131,11 +131,13 @@ def test_blocks_do_not_lose_loops() -> None:
 )
 def test_bad_options_are_named(options: dict, name: str) -> None:
     """Too few generations or loops are refused."""
+    counts = {"n_generations": 2, "n_paths": 5} | options
     with pytest.raises(InputError) as caught:
         trace_loop(
             Mixing.fresh(5, 5),
             law=Gaussian.standard(1),
-            **({"n_generations": 2, "n_paths": 5} | options),
+            n_generations=counts["n_generations"],
+            n_paths=counts["n_paths"],
             rng=np.random.default_rng(0),
         )
     assert str(caught.value).startswith(name)
