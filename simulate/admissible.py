@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, final
 
 import numpy as np
 
-from poolproof.simulate.checks import check_count, check_sampling_bias
+from poolproof.simulate.checks import check_count, check_samples, check_sampling_bias
 from poolproof.simulate.limit import (
     MAX_GENERATIONS,
     RealOnlyCurve,
@@ -127,7 +127,7 @@ def real_only_distance(
     >>> abs(estimate.value - 0.015) < 0.0002
     True
     """
-    check_count("n", n, least=2)
+    check_samples("n", n, least=2)
     check_count("dim", dim, least=1)
     check_budget(tolerance, max_paths, MAX_GENERATIONS)
     return real_only_limit(n, dim=dim, tolerance=tolerance, max_paths=max_paths, rng=rng)

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 
 from poolproof.errors import InputError
+
+MOST_SAMPLES: Final = 10**15
+"""Samples beyond which counts are no longer exact as floats."""
+
+
+def check_samples(name: str, n: object, least: int) -> None:
+    """Raises InputError where `n` is not a whole number of samples, from `least` to `MOST_SAMPLES`."""
+    check_count(name, n, least)
+    if isinstance(n, (int, np.integer)) and n > MOST_SAMPLES:
+        raise InputError(
+            f"{name}: got {n}, allowed a whole number from {least} to 10^15; give a smaller count"
+        )
 
 
 def check_count(name: str, n: object, least: int, remedy: str = "give a larger count") -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from poolproof.errors import InputError
-from poolproof.simulate.checks import check_count, check_range, check_sampling_bias
+from poolproof.simulate.checks import check_count, check_range, check_samples, check_sampling_bias
 
 Covariance = Literal["unbiased", "mle"]
 Estimator = Literal["pooled", "grouped"]
@@ -63,7 +63,7 @@ class Mixing:
 
     def __post_init__(self) -> None:
         for name in ("n_fresh", "n_fixed", "n_synthetic"):
-            check_count(name, getattr(self, name), least=0)
+            check_samples(name, getattr(self, name), least=0)
         for name in ("n_models", "n_kept"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least=1)

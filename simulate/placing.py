@@ -23,6 +23,10 @@ THRESHOLD_METHOD: Final = "gaussian-threshold/1"
 """Names the computation in the cache; a change that moves figures takes another number."""
 
 
+_PLACES: Final = 9
+"""Places of the interval, with its limits, that a verdict rests on."""
+
+
 @final
 @dataclass(frozen=True)
 class MeasuredPool:
@@ -94,10 +98,10 @@ def surroundings(pool: MeasuredPool) -> dict[str, tuple[int, ...]]:
 def place_pool(
     pool: MeasuredPool, spec: MapSpec, *, n_workers: int | None = None, cache: Path | None = None
 ) -> dict[str, Any]:
-    """The pool's counts, and for each sampling bias its ratio at point and limits, threshold, and verdict.
+    """For each sampling bias the pool's ratio at point and limits and over the interval, threshold, and verdict.
 
     The pool is taken as what each generation trains on: its real images as fresh, its synthetic ones as samples of the
-    generation before. Along the interval the ratio rises and then falls, so its ends decide for all of it.
+    generation before. The ratio may rise and fall along the interval, so the verdict rests on nine places of it.
 
     Args:
         pool: what an audit said.
@@ -114,24 +118,30 @@ def place_pool(
         raise InputError(
             f"share: got {pool.lower} or more of {pool.n_items} images, allowed one that leaves 2 real ones"
         )
+    inside = [pool.counts(float(share)) for share in np.linspace(pool.lower, pool.upper, _PLACES)[1:-1]]
+    places = known | {f"inside {i}": counts for i, counts in enumerate(inside)}
     biases = []
     for bias in spec.sampling_bias:
         cells = {
             name: Cell(real, synthetic, bias, dim=spec.dim)
-            for name, (real, synthetic) in known.items()
+            for name, (real, synthetic) in places.items()
             if real >= 2
         }
         rows = evaluate_rows(list(cells.values()), spec.effort, n_workers=n_workers, cache=cache)
         told = ("n_real", "n_synthetic", "ratio", "ratio_stderr", "admissible")
-        ratios = {name: {key: row[key] for key in told} for name, row in zip(cells, rows, strict=True)}
+        by_place = dict(zip(cells, rows, strict=True))
+        ratios = {name: {key: by_place[name][key] for key in told} for name in known if name in by_place}
+        values = [row["ratio"] for row in rows if row["ratio"] is not None]
         admissible: list[bool | None] = [row["admissible"] for row in rows]
-        if len(cells) < len(known):
-            admissible.append(False)  # next to no real images at that limit
+        if len(cells) < len(places):
+            admissible.append(False)  # next to no real images there
         middle = "point" if "point" in cells else "lower"
         biases.append(
             {
                 "sampling_bias": bias,
                 "ratio": ratios,
+                "lowest": min(values, default=None),
+                "highest": max(values, default=None),
                 "threshold": find_threshold(
                     cells[middle].n_real, bias, spec.dim, seed=spec.effort.seed, cache=cache
                 ),
@@ -147,7 +157,7 @@ def place_pool(
 
 
 def verdict(admissible: Sequence[bool | None]) -> str:
-    """The verdict on an interval from those on its limits: `admissible`, `not admissible` or `undecided`.
+    """The verdict on an interval from those on places in it: `admissible`, `not admissible` or `undecided`.
 
     >>> verdict([True, True]), verdict([True, None]), verdict([False])
     ('admissible', 'undecided', 'not admissible')

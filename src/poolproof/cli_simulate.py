@@ -12,7 +12,7 @@ import typer
 from poolproof.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from poolproof.simulate.placing import MeasuredPool
     from poolproof.simulate.spec import MapSpec, Spec
@@ -328,13 +328,10 @@ def _print_pool(pool: dict[str, Any]) -> None:
     limits = f"{100 * share['lower']:.1f} % to {100 * share['upper']:.1f} %"
     typer.echo(f"pool        {pool['n_items']:,} images, share {point}{limits}")
     for row in pool["by_sampling_bias"]:
-        ratios: Sequence[Any] = [row["ratio"].get(name) for name in ("lower", "upper")]
-        ends = " to ".join(
-            "-" if each is None or each["ratio"] is None else f"{each['ratio']:.2f}" for each in ratios
-        )
+        over = "-" if row["lowest"] is None else f"{row['lowest']:.2f} to {row['highest']:.2f}"
         border = row["threshold"]["n_synthetic"]
         most = "any number" if border is None else f"{border:,.0f}"
         typer.echo(
-            f"  bias {row['sampling_bias']:<5g} {row['verdict']:15} n_e / n_real {ends}; "
+            f"  bias {row['sampling_bias']:<5g} {row['verdict']:15} n_e / n_real {over}; "
             f"with {row['threshold']['n_real']:,} real admissible up to {most} synthetic"
         )

@@ -92,6 +92,7 @@ def test_bias_schedule_holds_one_value_or_many() -> None:
         ({"n_fresh": 1}, "n: got 1"),
         ({"n_fresh": -1, "n_synthetic": 10}, "n_fresh: got -1"),
         ({"n_fresh": True, "n_synthetic": 9}, "n_fresh: got True"),
+        ({"n_fresh": 10**20}, "n_fresh: got 1000"),
         ({"n_synthetic": 10, "n_models": 0}, "n_models: got 0"),
         ({"n_synthetic": 10, "n_kept": 0}, "n_kept: got 0"),
         ({"n_synthetic": 10, "n_subsample": 1}, "n_subsample: got 1"),

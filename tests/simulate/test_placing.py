@@ -316,3 +316,13 @@ def test_unbiased_samples_have_no_threshold(n_real: int) -> None:
     border = find_threshold(n_real, 1.0, 2, seed=0)
     assert border["n_synthetic"] is None
     assert border["why"]
+
+
+def test_a_part_that_is_not_admissible_is_seen() -> None:
+    """Between two admissible ends the ratio may dip below 1: next to no real images, anything does as well as they."""
+    spec = MapSpec("", (20,), (20,), (0.3,), dim=20, effort=Effort(tolerance=0.02))
+    [row] = place_pool(MeasuredPool(200, 0.05, 0.96), spec)["by_sampling_bias"]
+    assert row["ratio"]["lower"]["admissible"] is True
+    assert row["ratio"]["upper"]["admissible"] is True
+    assert row["lowest"] < 0.8
+    assert row["verdict"] == "undecided"
