@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from chart_svgs import check_ids
 from markupsafe import Markup
 
 from poolproof.charts import (
@@ -83,15 +84,7 @@ def test_colours_are_the_pages(chart: Markup) -> None:
 
 def test_ids_are_unique_on_a_page() -> None:
     """Charts side by side share no id, and each reference finds its target within its own drawing."""
-    page = Markup("").join(
-        [interval_chart(0.3, 0.2, 0.4), interval_chart(0.3, 0.2, 0.4, name="other"), scores()]
-    )
-    ids = re.findall(r'\bid="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    for drawing in svgs(page):
-        own = {element.get("id") for element in drawing.iter()}
-        inside = ElementTree.tostring(drawing, encoding="unicode")
-        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', inside)) <= own
+    check_ids([interval_chart(0.3, 0.2, 0.4), interval_chart(0.3, 0.2, 0.4, name="other"), scores()])
 
 
 def test_same_chart_same_bytes() -> None:
