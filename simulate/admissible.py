@@ -10,24 +10,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import numpy as np
 
+from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count, check_samples, check_sampling_bias
+from poolproof.simulate.grid import Cell, Effort, evaluate_cells
 from poolproof.simulate.limit import (
+    DECIDED,
     MAX_GENERATIONS,
     RealOnlyCurve,
     check_budget,
+    fresh_mixing,
     loop_limit,
     real_only_limit,
 )
-from poolproof.simulate.mixing import Mixing
 from poolproof.simulate.montecarlo import MonteCarlo
 from poolproof.simulate.theory import phase_line
 
-DECIDED: Final = 2.0
-"""Standard errors that a ratio must lie from 1 to be called admissible or not."""
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ROUNDS: Final = 8
 """Times that the threshold's neighbourhood is sampled again, each time with twice the precision in variance."""
@@ -209,15 +213,50 @@ def effective_sample_size(
     return EffectiveSampleSize(n_e, n_e / n_real, stderr, stderr / n_real, limit)
 
 
-def fresh_mixing(n_real: int, n_synthetic: int, *, n_models: int = 1) -> Mixing:
-    """The mixing of a fresh-data loop that has a limit.
+def admissible_region(
+    n_real: Sequence[int],
+    n_synthetic: Sequence[int],
+    sampling_bias: Sequence[float | int],
+    *,
+    dim: int = 100,
+    tolerance: float | int = 0.01,
+    n_workers: int | None = None,
+    cache: Path | None = None,
+    on_cell: Callable[[int], None] | None = None,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """The map of n_e / n_real: one row per combination of the three lists, with errors and verdicts.
+
+    Args:
+        n_real: new real samples per generation, 2 or more each.
+        n_synthetic: synthetic samples per generation.
+        sampling_bias: lambda, in [0, 1].
+        dim: dimensions.
+        tolerance: relative standard error of each distance.
+        n_workers: threads; None takes one per core. The figures do not depend on it.
+        cache: folder that remembers cells by their content; None remembers nothing.
+        on_cell: called with the number of cells done, as they end.
+        rng: seeds everything.
+
+    Returns:
+        Columns as in `grid.evaluate_cells`, ordered by bias, n_real and n_synthetic as given.
 
     Raises:
-        InputError: fewer than two real samples, or another count out of range.
+        InputError: an empty list, or a value out of range.
+
+    Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, figures 11 and 12.
     """
-    check_count("n_real", n_real, least=2)
-    check_count("n_synthetic", n_synthetic, least=0)
-    return Mixing(n_fresh=n_real, n_synthetic=n_synthetic, n_models=n_models)
+    for name, values in (("n_real", n_real), ("n_synthetic", n_synthetic), ("sampling_bias", sampling_bias)):
+        if not len(values):
+            raise InputError(f"{name}: got an empty list, allowed one value or more")
+    cells = [
+        Cell(real, synthetic, bias, dim=dim)
+        for bias in sampling_bias
+        for real in n_real
+        for synthetic in n_synthetic
+    ]
+    effort = Effort(tolerance=tolerance, seed=int(rng.integers(2**63)))
+    return evaluate_cells(cells, effort, n_workers=n_workers, cache=cache, on_cell=on_cell)
 
 
 # --- the border of the region ---------------------------------------------------------------------------

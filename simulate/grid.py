@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
-from poolproof.errors import InputError, UnreliableEstimate
+from poolproof.errors import UnreliableEstimate
 from poolproof.files import hash_json
-from poolproof.simulate.admissible import DECIDED, fresh_mixing
 from poolproof.simulate.cache import remember
 from poolproof.simulate.checks import check_count, check_sampling_bias
-from poolproof.simulate.limit import MAX_GENERATIONS, RealOnlyCurve, check_budget, loop_limit
+from poolproof.simulate.limit import (
+    DECIDED,
+    MAX_GENERATIONS,
+    RealOnlyCurve,
+    check_budget,
+    fresh_mixing,
+    loop_limit,
+)
 from poolproof.simulate.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -71,52 +77,6 @@ class Effort:
     def __post_init__(self) -> None:
         check_budget(self.tolerance, self.max_paths, self.max_generations)
         check_count("seed", self.seed, least=0)
-
-
-def admissible_region(
-    n_real: Sequence[int],
-    n_synthetic: Sequence[int],
-    sampling_bias: Sequence[float | int],
-    *,
-    dim: int = 100,
-    tolerance: float | int = 0.01,
-    n_workers: int | None = None,
-    cache: Path | None = None,
-    on_cell: Callable[[int], None] | None = None,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
-    """The map of n_e / n_real: one row per combination of the three lists, with errors and verdicts.
-
-    Args:
-        n_real: new real samples per generation, 2 or more each.
-        n_synthetic: synthetic samples per generation.
-        sampling_bias: lambda, in [0, 1].
-        dim: dimensions.
-        tolerance: relative standard error of each distance.
-        n_workers: threads; None takes one per core. The figures do not depend on it.
-        cache: folder that remembers cells by their content; None remembers nothing.
-        on_cell: called with the number of cells done, as they end.
-        rng: seeds everything.
-
-    Returns:
-        Columns as in `evaluate_cells`, ordered by bias, n_real and n_synthetic as given.
-
-    Raises:
-        InputError: an empty list, or a value out of range.
-
-    Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, figures 11 and 12.
-    """
-    for name, values in (("n_real", n_real), ("n_synthetic", n_synthetic), ("sampling_bias", sampling_bias)):
-        if not len(values):
-            raise InputError(f"{name}: got an empty list, allowed one value or more")
-    cells = [
-        Cell(real, synthetic, bias, dim=dim)
-        for bias in sampling_bias
-        for real in n_real
-        for synthetic in n_synthetic
-    ]
-    effort = Effort(tolerance=tolerance, seed=int(rng.integers(2**63)))
-    return evaluate_cells(cells, effort, n_workers=n_workers, cache=cache, on_cell=on_cell)
 
 
 def evaluate_cells(

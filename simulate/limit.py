@@ -30,6 +30,9 @@ MAX_BLOCKS: Final = 64
 MAX_GENERATIONS: Final = 5000
 """Generations of one loop unless told otherwise."""
 
+DECIDED: Final = 2.0
+"""Standard errors that a ratio must lie from 1 to be called admissible or not."""
+
 _MEASURES: Final = 8
 """Generations of each loop that are measured; two full relaxation times lie between first and last."""
 
@@ -56,6 +59,17 @@ def check_budget(tolerance: float | int, max_paths: int | None, max_generations:
     if max_paths is not None:
         check_count("max_paths", max_paths, least=16)
     check_count("max_generations", max_generations, least=20)
+
+
+def fresh_mixing(n_real: int, n_synthetic: int, *, n_models: int = 1) -> Mixing:
+    """The mixing of a fresh-data loop that has a limit.
+
+    Raises:
+        InputError: fewer than two real samples, or another count out of range.
+    """
+    check_count("n_real", n_real, least=2)
+    check_count("n_synthetic", n_synthetic, least=0)
+    return Mixing(n_fresh=n_real, n_synthetic=n_synthetic, n_models=n_models)
 
 
 @one_blas_thread()

@@ -10,8 +10,8 @@ import pytest
 
 from poolproof.errors import InputError
 from poolproof.simulate import grid
-from poolproof.simulate.admissible import effective_sample_size
-from poolproof.simulate.grid import Cell, Effort, admissible_region, evaluate_cells
+from poolproof.simulate.admissible import admissible_region, effective_sample_size
+from poolproof.simulate.grid import Cell, Effort, evaluate_cells
 
 CELLS = [Cell(n, m, bias, dim=2) for bias in (0.5, 1.0) for n in (5, 20) for m in (2, 40)]
 EFFORT = Effort(tolerance=0.05, seed=3)
