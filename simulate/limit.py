@@ -122,9 +122,10 @@ def loop_limit(
     while True:
         blocks: list[Float[np.ndarray, "measures paths"]] = []
         for stream in rng.spawn(n_blocks):
-            start = _near_limit(mixing, sampling_bias, law, size, rng=stream)
+            # with fixed data the limit depends on them, and their own fit is the nearest start
+            near = None if mixing.n_fixed else _near_limit(mixing, sampling_bias, law, size, rng=stream)
             loops = generations(
-                mixing, law=law, n_paths=size, sampling_bias=sampling_bias, initial=start, rng=stream
+                mixing, law=law, n_paths=size, sampling_bias=sampling_bias, initial=near or "data", rng=stream
             )
             blocks.append(np.stack([squared_w2(models, law) for models in schedule.late(loops)]))
             value, stderr = _mean(np.hstack(blocks).mean(axis=0))
@@ -205,7 +206,7 @@ def _forgetting_rate(mixing: Mixing, sampling_bias: float | int) -> float:
     """The factor by which the trace of the start in the distance shrinks per generation, in [0, 1).
 
     Loops start with the right mean errors and, on average, covariances, so only the spread of the covariances has
-    to settle, and spread shrinks at the squared rate. With fixed data the loop must first find their mean.
+    to settle, and spread shrinks at the squared rate. With fixed data they start at the fit to these.
     """
     return mixing.relaxation(1.0) if mixing.n_fixed else mixing.relaxation(sampling_bias) ** 2
 
