@@ -76,6 +76,13 @@ def admissible(
         float | None,
         typer.Option(help="Relative standard error to stop at. [default: 0.01]", show_default=False),
     ] = None,
+    max_paths: Annotated[
+        int | None,
+        typer.Option(help="Independent loops per cell at most. [default: by --dim]", show_default=False),
+    ] = None,
+    max_generations: Annotated[
+        int | None, typer.Option(help="Generations per loop at most. [default: 5000]", show_default=False)
+    ] = None,
     threshold: Annotated[
         bool,
         typer.Option("--threshold", help="Also find the largest admissible n_synthetic for each n_real."),
@@ -124,7 +131,9 @@ def admissible(
     else:
         chosen = _map_spec(lists, 100 if dim is None else dim, pool)
     assert isinstance(chosen, MapSpec | CurvesSpec)
-    chosen = _with_effort(chosen, tolerance=tolerance, seed=seed)
+    chosen = _with_effort(
+        chosen, tolerance=tolerance, max_paths=max_paths, max_generations=max_generations, seed=seed
+    )
     study = _run(chosen, "loops", workers, cache, no_cache, quiet, pool=pool, thresholds=threshold)
     _print_limits(study, in_full=pool is None or n_real is not None)
     _write(study, out)
