@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from poolproof.errors import InputError
 from poolproof.files import hash_json, write_json
 
 
@@ -36,8 +37,14 @@ def remember(folder: Path | None, content: Mapping[str, Any], compute: Callable[
     if isinstance(known, dict) and known.get("content") == content and "result" in known:
         return known["result"]
     result = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"content": content, "result": result})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"content": content, "result": result})
+    except OSError as error:
+        raise InputError(
+            f"cache: got {str(folder)!r} ({error.strerror}), allowed a folder that can be written; "
+            "give another with --cache, or --no-cache"
+        ) from error
     return result
 
 

@@ -121,7 +121,8 @@ def evaluate_rows(
     rows: dict[Cell, Mapping[str, Any]] = {}
     # long loops first, so that no worker is left with one at the end
     order = sorted(set(cells), key=lambda cell: -_expected_cost(cell))
-    with one_blas_thread(), ThreadPoolExecutor(n_workers) as pool:
+    with one_blas_thread():
+        pool = ThreadPoolExecutor(n_workers)
         futures = {pool.submit(_remembered, cell, effort, cache): cell for cell in order}
         try:
             for n_done, future in enumerate(as_completed(futures), 1):
@@ -129,8 +130,9 @@ def evaluate_rows(
                 if on_cell is not None:
                     on_cell(n_done)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)  # a loop may run for minutes
             raise
+        pool.shutdown()
     return [{**asdict(cell), **rows[cell]} for cell in cells]
 
 
@@ -140,6 +142,9 @@ def _expected_cost(cell: Cell) -> float:
 
 
 def _remembered(cell: Cell, effort: Effort, cache: Path | None) -> Mapping[str, Any]:
+    # 1 and 1.0 are one cell with one stream, and NumPy's numbers are no JSON
+    counts = {name: int(getattr(cell, name)) for name in ("n_real", "n_synthetic", "n_models", "dim")}
+    cell = Cell(**counts, sampling_bias=float(cell.sampling_bias))
     content = {"method": METHOD, "cell": asdict(cell), "effort": asdict(effort)}
     return remember(cache, content, lambda: _compute(cell, effort))
 

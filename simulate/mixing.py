@@ -107,7 +107,7 @@ class Mixing:
         >>> Mixing.from_real_share(1000, 0.003)
         Mixing(n_fresh=3, n_synthetic=997)
         """
-        check_count("n", n, least=2)
+        check_samples("n", n, least=2)
         check_range("real_share", real_share, 0.0, 1.0)
         n_real = round(n * real_share)
         return cls(n_fresh=n_real, n_synthetic=n - n_real)

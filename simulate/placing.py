@@ -19,7 +19,7 @@ from poolproof.simulate.checks import check_count, check_range
 from poolproof.simulate.grid import Cell, evaluate_rows
 from poolproof.simulate.spec import MapSpec
 
-THRESHOLD_METHOD: Final = "gaussian-threshold/1"
+THRESHOLD_METHOD: Final = "gaussian-threshold/2"
 """Names the computation in the cache; a change that moves figures takes another number."""
 
 
@@ -75,12 +75,15 @@ def pool_of_report(path: Path) -> MeasuredPool:
     """
     try:
         report = json.loads(path.read_text("utf-8"))
-        n_items, share, why = report["pool"]["status"]["scored"], report["share"], report.get("why")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        pool, share, why = report["pool"], report["share"], report.get("why")
+        # an audited sample stands for the whole pool
+        n_items = round(pool["status"]["scored"] * pool["items"] / pool["audited"])
+        figures = None if share is None else [share[name] for name in ("lower", "upper", "point", "level")]
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise InputError(f"{path}: not the report of an audit ({error}); give the folder it wrote") from error
-    if share is None:
+    if figures is None:
         raise InputError(f"{path}: the share cannot be told: {why}")
-    return MeasuredPool(n_items, share["lower"], share["upper"], share["point"], share["level"])
+    return MeasuredPool(n_items, *figures)
 
 
 def surroundings(pool: MeasuredPool) -> dict[str, tuple[int, ...]]:
@@ -114,10 +117,7 @@ def place_pool(
     """
     shares = {"lower": pool.lower, "point": pool.point, "upper": pool.upper}
     known = {name: pool.counts(share) for name, share in shares.items() if share is not None}
-    if known["lower"][0] < 2:
-        raise InputError(
-            f"share: got {pool.lower} or more of {pool.n_items} images, allowed one that leaves 2 real ones"
-        )
+    check_placeable(pool)
     inside = [pool.counts(float(share)) for share in np.linspace(pool.lower, pool.upper, _PLACES)[1:-1]]
     places = known | {f"inside {i}": counts for i, counts in enumerate(inside)}
     biases = []
@@ -154,6 +154,14 @@ def place_pool(
         "dim": spec.dim,
         "by_sampling_bias": biases,
     }
+
+
+def check_placeable(pool: MeasuredPool) -> None:
+    """Raises InputError where fewer than two real images are left even at the lower limit."""
+    if pool.counts(pool.lower)[0] < 2:
+        raise InputError(
+            f"share: got {pool.lower} or more of {pool.n_items} images, allowed one that leaves 2 real ones"
+        )
 
 
 def verdict(admissible: Sequence[bool | None]) -> str:

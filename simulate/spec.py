@@ -263,6 +263,8 @@ def _curve(table: dict[str, Any], x: str, dim: int) -> CurveSpec:
     options = ("n", "real_share", "n_real", "n_synthetic", "n_models", "sampling_bias")
     _check_keys("curves", table, ("label", "panel", *options), required=["label", x], lists=[x])
     places = _values(x, table[x])
+    if not places:
+        raise InputError(f"{x}: got an empty list, allowed one value or more; add one or drop the curve")
     cells = []
     for place in places:
         row = {key: table[key] for key in options if key in table} | {x: place}

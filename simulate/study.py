@@ -17,7 +17,7 @@ from poolproof.errors import InputError
 from poolproof.simulate.cache import remember
 from poolproof.simulate.gaussian import Gaussian
 from poolproof.simulate.grid import evaluate_cells
-from poolproof.simulate.placing import MeasuredPool, find_threshold, place_pool
+from poolproof.simulate.placing import MeasuredPool, check_placeable, find_threshold, place_pool
 from poolproof.simulate.spec import Arm, CurvesSpec, LoopSpec, MapSpec, Spec
 from poolproof.simulate.threads import one_blas_thread
 from poolproof.simulate.trace import trace_loop
@@ -88,6 +88,8 @@ def run_study(
         raise InputError(
             "spec: got one that is no map, allowed a map where a pool or thresholds are asked for"
         )
+    if pool is not None:
+        check_placeable(pool)
     started = time.monotonic()
     placed = borders = None
     if isinstance(spec, LoopSpec):
@@ -134,7 +136,8 @@ def _trace_arms(
     import pandas as pd
 
     frames: dict[str, pd.DataFrame] = {}
-    with one_blas_thread(), ThreadPoolExecutor(n_workers or os.cpu_count() or 1) as workers:
+    with one_blas_thread():
+        workers = ThreadPoolExecutor(n_workers or os.cpu_count() or 1)
         futures = {workers.submit(_trace_arm, spec, arm, cache): arm for arm in spec.arms}
         try:
             for n_done, future in enumerate(as_completed(futures), 1):
@@ -142,9 +145,14 @@ def _trace_arms(
                 if on_step is not None:
                     on_step(n_done)
         except BaseException:
-            workers.shutdown(wait=False, cancel_futures=True)
+            workers.shutdown(wait=False, cancel_futures=True)  # an arm may run for minutes
             raise
-    return pd.concat({arm.label: frames[arm.label] for arm in spec.arms}, names=["arm"]).reset_index(level=0)
+        workers.shutdown()
+    return (
+        pd.concat({arm.label: frames[arm.label] for arm in spec.arms}, names=["arm"])
+        .reset_index(level=0)
+        .reset_index(drop=True)
+    )
 
 
 def _trace_arm(spec: LoopSpec, arm: Arm, cache: Path | None) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -70,7 +70,9 @@ def draw_charts(study: Study) -> dict[str, Chart]:
     if isinstance(study.spec, LoopSpec):
         return _loop_charts(study.spec, study.table)
     if isinstance(study.spec, MapSpec):
-        return {"map": _map_chart(study.spec, study.table, study.document["pool"])}
+        # a logarithmic axis has no 0; the ratio is 1 there
+        synthetic = study.table[study.table["n_synthetic"] > 0]
+        return {} if synthetic.empty else {"map": _map_chart(study.spec, synthetic, study.document["pool"])}
     return _curves_charts(study.spec, study.table)
 
 
@@ -123,7 +125,7 @@ def write_study(study: Study, out: Path) -> list[Path]:
 
 def _map_chart(spec: MapSpec, table: pd.DataFrame, placed: Mapping[str, Any] | None) -> Chart:
     x_name = "n_real" if spec.panel == "sampling_bias" else "sampling_bias"
-    x, y = (np.sort(np.array(getattr(spec, name), float)) for name in (x_name, "n_synthetic"))
+    x, y = (np.unique(table[name].to_numpy(float)) for name in (x_name, "n_synthetic"))
     panels = []
     for value in getattr(spec, spec.panel):
         rows = table[table[spec.panel] == value].set_index([x_name, "n_synthetic"])
@@ -171,6 +173,10 @@ def _curves_charts(spec: CurvesSpec, table: pd.DataFrame) -> dict[str, Chart]:
         labels = [curve.label for curve in spec.curves if curve.panel == panel]
         for label, (colour, dashed) in zip(labels[:MOST_CURVES], _COLOURS, strict=False):
             rows = table[(table["panel"] == panel) & (table["curve"] == label)].sort_values("x")
+            if spec.x != "sampling_bias":  # a logarithmic axis has no 0
+                rows = rows[rows["x"] > 0]
+            if rows.empty:
+                continue
             curves.append(
                 Curve(
                     label,
@@ -182,6 +188,8 @@ def _curves_charts(spec: CurvesSpec, table: pd.DataFrame) -> dict[str, Chart]:
                     markers=True,
                 )
             )
+        if not curves:
+            continue
         left = len(labels) - len(curves)
         charts[f"curves-{number}"] = Chart(
             heading=panel or spec.title,
@@ -240,16 +248,19 @@ def _loop_charts(spec: LoopSpec, table: pd.DataFrame) -> dict[str, Chart]:
             continue
         values = np.concatenate([curve.y[curve.y > 0] for curve in curves])
         log = figure == "squared_w2" and values.size > 0 and bool(values.max() > 50 * values.min())
+        if log:  # the truth itself, at distance 0, has no place on a logarithmic axis
+            curves = [replace(curve, y=np.where(curve.y > 0, curve.y, np.nan)) for curve in curves]
+        free = log or figure == "drift" or not values.size
         left = len(spec.arms) - len(curves) if figure == "squared_w2" else 0
         charts[figure.replace("_", "-")] = Chart(
             heading=heading,
             words=words + (f" {left} more are in the table." if left > 0 else ""),
             markup=curve_chart(
-                [curve for curve in curves if not log or (curve.y > 0).all()],
+                curves,
                 x_label="generation",
                 y_label=y_label,
                 log_y=log,
-                y_range=None if log or figure == "drift" else (0.0, float(1.1 * values.max())),
+                y_range=None if free else (0.0, float(1.1 * values.max())),
                 name=figure.replace("_", "-"),
                 title=heading,
             ),
@@ -265,7 +276,7 @@ def _words(study: Study) -> list[str]:
     table = study.table
     if isinstance(study.spec, LoopSpec):
         rows = table[table["figure"] == "squared_w2"]
-        last = rows[rows["generation"] == rows["generation"].max()]
+        last = _last_generations(rows)
         return [
             f"{row['arm']}: squared W2 {row['mean']:.3g} \u00b1 {row['mean_stderr']:.1g} on average in generation "
             f"{row['generation']}, median {row['median']:.3g}."
@@ -277,7 +288,8 @@ def _words(study: Study) -> list[str]:
         biases = study.document["pool"]["by_sampling_bias"]
         for verdict in dict.fromkeys(row["verdict"] for row in biases):
             at = ", ".join(f"{row['sampling_bias']:g}" for row in biases if row["verdict"] == verdict)
-            told.append(f"Your pool is {verdict} at sampling bias {at}.")
+            words = "Whether your pool is admissible is" if verdict == "undecided" else "Your pool is"
+            told.append(f"{words} {verdict} at sampling bias {at}.")
     if isinstance(study.spec, MapSpec):
         for value in getattr(study.spec, study.spec.panel):
             rows = table[table[study.spec.panel] == value]
@@ -286,15 +298,21 @@ def _words(study: Study) -> list[str]:
             words = (
                 f"sampling bias {value:g}" if study.spec.panel == "sampling_bias" else f"{value:,} fresh real"
             )
+            best = rows["ratio"].max()
             told.append(
                 f"{words}: {n} of {len(rows)} cells are admissible"
                 + (f", {open_} too close to call" if open_ else "")
-                + f"; the best is worth {rows['ratio'].max():.2f} times its real images."
+                + (f"; the best is worth {best:.2f} times its real images." if np.isfinite(best) else ".")
             )
     short = int((~table["converged"].astype(bool)).sum())
     if short:
         told.append(f"{short} of {len(table)} cells did not reach the asked precision; the table says why.")
     return [sentence[0].upper() + sentence[1:] for sentence in told]
+
+
+def _last_generations(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each arm's last generation, which is earlier where the truth counts as generation 0."""
+    return table[table["generation"] == table.groupby("arm")["generation"].transform("max")]
 
 
 def _columns(study: Study) -> list[str]:
@@ -309,7 +327,7 @@ def _rows(study: Study) -> list[list[str]]:
     """The table as text: of a loop, its last generation alone."""
     table = study.table
     if isinstance(study.spec, LoopSpec):
-        table = table[table["generation"] == table["generation"].max()]
+        table = _last_generations(table)
     return [[_cell(value) for value in row] for row in table[_columns(study)].itertuples(index=False)]
 
 

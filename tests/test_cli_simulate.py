@@ -125,6 +125,8 @@ def cached(tmp_path: Path) -> dict[Path, int]:
                     "--sampling-bias",
                     "--dim",
                     "--tolerance",
+                    "--max-paths",
+                    "--max-generations",
                     "--threshold",
                     "--run",
                 ),

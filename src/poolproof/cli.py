@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -314,6 +315,10 @@ def main() -> None:
         raise SystemExit(EXIT_USAGE) from None
     except _Interrupted:
         typer.echo("poolproof: interrupted; the same command continues", err=True)
+        if threading.active_count() > 1:  # the interpreter would wait for loops that run on in threads
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_INTERRUPTED)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:
         # the reader of our output went away (`| head`); nothing is left to say

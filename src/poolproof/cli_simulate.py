@@ -51,7 +51,7 @@ def admissible(
     spec: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PRESET|SPEC.toml]",
+            metavar="PRESET|SPEC.toml",
             help="fig11, fig12, memory, real-share, or a TOML file of kind map or curves; instead of the lists.",
         ),
     ] = None,
@@ -74,7 +74,9 @@ def admissible(
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Relative standard error to stop at. [default: 0.01]", show_default=False),
+        typer.Option(
+            help="Relative standard error of each distance to stop at. [default: 0.01]", show_default=False
+        ),
     ] = None,
     max_paths: Annotated[
         int | None,
@@ -134,6 +136,7 @@ def admissible(
     chosen = _with_effort(
         chosen, tolerance=tolerance, max_paths=max_paths, max_generations=max_generations, seed=seed
     )
+    _make_folder(out)
     study = _run(chosen, "loops", workers, cache, no_cache, quiet, pool=pool, thresholds=threshold)
     _print_limits(study, in_full=pool is None or n_real is not None)
     _write(study, out)
@@ -162,9 +165,11 @@ def loop(
     chosen = read_spec(spec)
     if not isinstance(chosen, LoopSpec):
         raise InputError(f"{spec} is no loop: poolproof simulate admissible {spec} --out DIR")
+    _make_folder(out)
     study = _run(chosen, "arms", workers, cache, no_cache, quiet)
     table = study.table
-    last = table[(table["generation"] == table["generation"].max()) & (table["n_infinite"] == 0)]
+    ends = table.groupby("arm")["generation"].transform("max")
+    last = table[(table["generation"] == ends) & (table["n_infinite"] == 0)]
     width = max(len(arm.label) for arm in chosen.arms)
     typer.echo(f"generation {table['generation'].max()}, {chosen.n_paths:,} independent loops")
     for _, row in last[last["figure"].isin(["squared_w2", "drift"])].iterrows():
@@ -264,6 +269,17 @@ def _run(
         )
 
 
+def _make_folder(out: Path | None) -> None:
+    """Makes the folder before anything is computed."""
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--out: got {str(out)!r} ({error.strerror}), allowed a folder, made where it is missing; give another"
+        ) from None
+
+
 def _write(study: Study, out: Path | None) -> None:
     if out is None:
         typer.echo("nothing is written without --out DIR")
@@ -288,9 +304,8 @@ def _print_limits(study: Study, *, in_full: bool) -> None:
     elif isinstance(spec, CurvesSpec):
         for row in table.itertuples(index=False):
             value, error = getattr(row, spec.y), getattr(row, f"{spec.y}_stderr")
-            typer.echo(
-                f"{row.panel}  {row.curve}  {spec.x} {row.x:g}: {spec.y} {value:.4g} \u00b1 {error:.1g}".strip()
-            )
+            told = f"{value:.4g} \u00b1 {error:.1g}" if value > 0 else "not known"
+            typer.echo(f"{row.panel}  {row.curve}  {spec.x} {row.x:g}: {spec.y} {told}".strip())
     for border in study.document["thresholds"] or []:
         _print_border(border)
     if study.document["pool"]:
