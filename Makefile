@@ -8,11 +8,13 @@ STAMP := $(VENV)/.installed
 # the environment, from nothing; made again when the dependencies change
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt peers.txt
 	@$(PYTHON) -c 'import sys; sys.exit("poolproof needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	@echo "installing into $(VENV): several gigabytes, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# peers that the tests and benchmarks compare with; they ask for a second OpenCV, which is left out
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement peers.txt
 	@touch $(STAMP)
 
 # the main job on data made on the spot, then the report

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from poolproof.audit.credentials import Identity, sign_synthetic
-from poolproof.watermark.dwt import embed_dwt
+from poolproof.watermark.dwt_encoder import embed_dwt
 from poolproof.watermark.payloads import Payload, load_payloads
 
 LEVELS: Final = 16

@@ -41,6 +41,9 @@ EVIDENCE: Final = pa.schema(
         pa.field("declared", pa.bool_(), metadata={"doc": "unsigned metadata state synthesis"}),
         pa.field("marked", pa.bool_(), metadata={"doc": "a public mark was read, family-wise"}),
         pa.field("mark_payload", pa.string(), metadata={"doc": "the best payload"}),
+        pa.field(
+            "mark_variant", pa.string(), metadata={"doc": "how that was written: algorithm/array/channels"}
+        ),
         pa.field("mark_pvalue", pa.float64(), metadata={"doc": "its p-value, family-wise"}),
         pa.field("forensic", pa.binary(), metadata={"doc": "weight-free features, float32"}),
         pa.field("embedding", pa.binary(), metadata={"doc": "model features, float16, unit length"}),
@@ -52,7 +55,8 @@ cannot be read back by every pyarrow release."""
 ITEMS: Final = pa.schema(
     [EVIDENCE.field(name) for name in ("row", "key", "source", "status", "reason", "n_bytes", "format")]
     + [EVIDENCE.field(name) for name in ("width", "height", "quality", "subsampling")]
-    + [EVIDENCE.field(name) for name in ("signed", "declared", "marked", "mark_payload", "mark_pvalue")]
+    + [EVIDENCE.field(name) for name in ("signed", "declared", "marked")]
+    + [EVIDENCE.field(name) for name in ("mark_payload", "mark_variant", "mark_pvalue")]
     + [
         pa.field("evidence", pa.string(), metadata={"doc": "the strongest finding in words"}),
         pa.field("score", pa.float32(), metadata={"doc": "probe; larger = more synthetic"}),

@@ -19,9 +19,9 @@ from poolproof.audit.pool import Unread
 from poolproof.detectors.embed import AbstractEmbedder, load_embedder
 from poolproof.detectors.forensic import forensic_features
 from poolproof.detectors.provenance import is_declared, is_signed, read_provenance
-from poolproof.watermark.dwt import block_votes
 from poolproof.watermark.payloads import Payload, load_payloads
-from poolproof.watermark.significance import DETECTION_LEVEL, read_marks
+from poolproof.watermark.public_marks import read_marks
+from poolproof.watermark.significance import DETECTION_LEVEL
 
 _EMBED_BATCH: Final = 32
 _EMBED_BYTES: Final = 64 << 20
@@ -139,9 +139,13 @@ def _read_item(data: bytes, scorer: Scorer, row: dict[str, Any]) -> UInt8[np.nda
     if decoded.pixels is None:
         return None
     if scorer.marks:
-        reading = read_marks(block_votes(decoded.pixels), scorer.payloads)
+        reading = read_marks(decoded.pixels, scorer.payloads)
         if reading is not None:
-            row.update(mark_payload=reading.payload, mark_pvalue=reading.p_value)
+            row.update(
+                mark_payload=reading.payload,
+                mark_variant=str(reading.variant),
+                mark_pvalue=reading.p_value,
+            )
         row["marked"] = reading is not None and reading.p_value < DETECTION_LEVEL
     row["forensic"] = forensic_features(decoded.pixels).tobytes()
     return decoded.pixels

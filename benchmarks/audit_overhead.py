@@ -24,9 +24,8 @@ from poolproof.audit.pool import open_pool
 from poolproof.audit.score import Scorer
 from poolproof.detectors.forensic import forensic_features
 from poolproof.detectors.provenance import read_provenance
-from poolproof.watermark.dwt import block_votes
 from poolproof.watermark.payloads import load_payloads
-from poolproof.watermark.significance import read_marks
+from poolproof.watermark.public_marks import read_marks
 
 
 def make_images(folder: Path, n: int, source: Path | None, rng: np.random.Generator) -> None:
@@ -56,7 +55,7 @@ def bare_loop(paths: list[Path]) -> None:
         read_provenance(data)
         pixels = decode_image(data).pixels
         assert pixels is not None
-        read_marks(block_votes(pixels), payloads)
+        read_marks(pixels, payloads)
         forensic_features(pixels)
 
 

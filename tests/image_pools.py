@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from poolproof.watermark.dwt import embed_dwt
+from poolproof.watermark.dwt_encoder import embed_dwt
 from poolproof.watermark.payloads import load_payloads
 
 SIDE = 64

@@ -1,20 +1,25 @@
-"""The dwtDct scheme of the invisible-watermark package: reading block votes, and writing a mark.
+"""Reading the schemes of the invisible-watermark package: what every block of an image votes for.
 
-The scheme takes the U channel, its low Haar band, and tiles of 4 x 4 coefficients, which are 8 x 8 pixels.
-A tile carries one bit in the remainder of its largest coefficient modulo a step. Despite the name no cosine
-transform is involved. This module holds the variant for uint8 pixels in the package's own channel order.
+Both schemes take the U channel, its low Haar band, and tiles of 4 x 4 coefficients, which are 8 x 8 pixels. A
+tile carries one bit in the remainder of one number modulo a step: `dwtDct` in its largest coefficient (despite
+the name no cosine transform is involved), `dwtDctSvd` in its largest singular value (the cosine transform
+there is orthogonal and does not change it). What U is depends on the array that the writer was handed, hence
+the variants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, Literal, final
 
 import numpy as np
-from jaxtyping import Float64, Int, Int8, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int8, Int32, Integer, UInt8
 
 from poolproof.errors import InputError
+from poolproof.watermark.chroma import FLOAT_UNIT, Channels, gather_quads, u_of_bytes, u_of_sums
+from poolproof.watermark.singular import leading_pairs
 
 BLOCK: Final = 8
 """Side of the square that carries one bit, in pixels."""
@@ -23,164 +28,236 @@ STEP: Final = 36
 """Quantisation step of the public marks, in units of the low band."""
 
 MIN_PIXELS: Final = 65536
-"""The scheme writes and reads no smaller images."""
+"""The schemes write and read no smaller images."""
 
 MAX_PIXELS: Final = 4_000_000
 """Pixels that are read by default: 62500 votes, far more than a public payload needs."""
 
-# Fixed-point weights of OpenCV's 8-bit conversion: 14 fractional bits, rounded to nearest.
-_SHIFT: Final = 14
-_HALF: Final = 1 << (_SHIFT - 1)
-_RED, _GREEN, _BLUE = 4899, 9617, 1868
-_U_WEIGHT: Final = 8061
-_U_ZERO: Final = 128
+STRENGTH: Final = 8
+"""Largest magnitude of a block's strength."""
+
+Algorithm = Literal["dwtDct", "dwtDctSvd"]
+Array = Literal["uint8", "float32"]
 
 # Pixels that are converted at a time: the intermediate planes then stay in a core's own cache.
 _STRIP_PIXELS: Final = 32768
 
 
-def block_votes(
-    pixels: UInt8[np.ndarray, "h w 3"], *, max_pixels: int = MAX_PIXELS
-) -> Int8[np.ndarray, " n"]:
-    """Votes of the 8 x 8 blocks, row by row: +1 for bit 1, -1 for bit 0. Vote n belongs to bit n mod period.
-
-    The votes equal those of the package's decoder, ties and rounding included, on machines whose PyWavelets
-    build does not fuse multiplications and additions (its wheels for x86-64 do not).
+@final
+@dataclass(frozen=True, order=True)
+class Variant:
+    """One way in which a writer can have written: the same bits land in other coefficients and signs.
 
     Args:
-        pixels: RGB. Rows and columns beyond a multiple of 8 are left out.
-        max_pixels: at most about so many pixels are read, whole rows of blocks from the top, at least one.
-            The width stays, so the votes are the beginning of the full sequence.
+        algorithm: `dwtDct` or `dwtDctSvd`.
+        array: element type of the array that the writer was handed; floats go from 0 to 255.
+        channels: order of its channels. The package assumes BGR.
+    """
+
+    algorithm: Algorithm = "dwtDct"
+    array: Array = "uint8"
+    channels: Channels = "BGR"
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}/{self.array}/{self.channels}"
+
+
+def variants_of(algorithm: Algorithm) -> tuple[Variant, ...]:
+    """All variants of an algorithm."""
+    arrays: tuple[Array, ...] = ("uint8", "float32")
+    orders: tuple[Channels, ...] = ("BGR", "RGB")
+    return tuple(Variant(algorithm, array, channels) for array in arrays for channels in orders)
+
+
+VARIANTS: Final = variants_of("dwtDct") + variants_of("dwtDctSvd")[:2]
+"""The variants that are read: all of `dwtDct`, and `dwtDctSvd` on bytes; nobody is known to hand it floats."""
+
+
+def block_remainders(
+    pixels: UInt8[np.ndarray, "*batch h w 3"],
+    variants: Sequence[Variant] = VARIANTS,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> dict[Variant, Float32[np.ndarray, "*batch n"]]:
+    """By variant, the remainders of the 8 x 8 blocks modulo the step, row by row, in [0, `STEP`].
+
+    A mark moves them to 9 for bit 0 and to 27 for bit 1. Each variant takes one colour transform and one
+    wavelet level, and the float variants share their sums.
+
+    Args:
+        pixels: RGB, one image or several of one size. Rows and columns beyond a multiple of 8 are left out.
+        variants: those to read.
+        max_pixels: at most about so many pixels of an image are read, whole rows of blocks from the top, at
+            least one. The width stays, so block n remains block n.
 
     Returns:
-        Empty where the image has fewer than `MIN_PIXELS` pixels.
+        Empty arrays where an image has fewer than `MIN_PIXELS` pixels.
 
-    Source: invisible-watermark 0.2.0, method dwtDct; OpenCV's conversion from BGR to YUV for 8-bit pixels.
+    Raises:
+        InputError: `max_pixels` is below 1.
+
+    Source: invisible-watermark 0.2.0, methods dwtDct and dwtDctSvd; OpenCV's conversions from BGR to YUV.
     """
-    height, width = pixels.shape[:2]
+    *batch, height, width, _ = pixels.shape
     if max_pixels < 1:
         raise InputError(f"max_pixels: got {max_pixels}, allowed from 1; leave it out for {MAX_PIXELS}")
     columns = width // BLOCK
     if height * width < MIN_PIXELS or columns == 0:
-        return np.empty(0, np.int8)
+        return {variant: np.empty((*batch, 0), np.float32) for variant in variants}
     rows = min(height // BLOCK, max(1, max_pixels // (width * BLOCK)))
-    votes = np.empty((rows, columns), np.int8)
+    images = pixels.reshape(-1, height, width, 3)
+    out = {variant: np.empty((len(images), rows, columns), np.float32) for variant in variants}
     strip = max(1, _STRIP_PIXELS // (width * BLOCK))
-    for start in range(0, rows, strip):
-        stop = min(rows, start + strip)
-        part = pixels[start * BLOCK : stop * BLOCK, : columns * BLOCK]
-        votes[start:stop] = _votes_of_strip(_u_channel(part))
-    return votes.ravel()
+    for n, image in enumerate(images):
+        for start in range(0, rows, strip):
+            stop = min(rows, start + strip)
+            part = image[start * BLOCK : stop * BLOCK, : columns * BLOCK]
+            for variant, remainders in _read_strip(part, variants):
+                out[variant][n, start:stop] = remainders
+    return {variant: values.reshape(*batch, rows * columns) for variant, values in out.items()}
 
 
-def _u_channel(pixels: UInt8[np.ndarray, "h w 3"]) -> Int32[np.ndarray, "h w"]:
-    """U as OpenCV computes it for 8-bit pixels, without its saturation: the values lie in 17..239."""
-    blue = pixels[:, :, 2].astype(np.int32)
-    luma = pixels[:, :, 1] * np.int32(_GREEN)
-    luma += pixels[:, :, 0] * np.int32(_RED)
-    luma += blue * np.int32(_BLUE)
-    luma += np.int32(_HALF)
-    luma >>= _SHIFT
-    blue -= luma
-    blue *= np.int32(_U_WEIGHT)
-    blue += np.int32((_U_ZERO << _SHIFT) + _HALF)
-    blue >>= _SHIFT
-    return blue
+def _read_strip(
+    part: UInt8[np.ndarray, "h w 3"], variants: Sequence[Variant]
+) -> Iterator[tuple[Variant, Float32[np.ndarray, "a b"]]]:
+    quads = gather_quads(part)
+    sums = quads.sum(axis=(1, 2), dtype=np.int32) if any(v.array == "float32" for v in variants) else None
+    for channels in ("BGR", "RGB"):
+        wanted = [v for v in variants if (v.array, v.channels) == ("uint8", channels)]
+        if wanted:
+            u, _ = u_of_bytes(quads, channels)
+            doubled = u[0, 0] + u[0, 1] + u[1, 0] + u[1, 1]  # twice the low band; never negative
+            for variant in wanted:
+                if variant.algorithm == "dwtDct":
+                    yield variant, _largest_of_bytes(doubled, u)
+                else:
+                    yield variant, _singular(doubled * 0.5)
+        wanted = [v for v in variants if (v.array, v.channels) == ("float32", channels)]
+        if wanted and sums is not None:
+            units = u_of_sums(sums, channels)
+            for variant in wanted:
+                if variant.algorithm == "dwtDct":
+                    yield variant, _largest_of_floats(units)
+                else:
+                    yield variant, _singular(units * (FLOAT_UNIT / 2) + 1.0)
 
 
-def _votes_of_strip(u: Int32[np.ndarray, "h w"]) -> Int8[np.ndarray, "a b"]:
-    rows, columns = u.shape[0] // BLOCK, u.shape[1] // BLOCK
-    pairs = u[0::2] + u[1::2]
-    sums = pairs[:, 0::2] + pairs[:, 1::2]  # twice the low band; never negative
-    sums[::4, ::4] = 0  # the first coefficient carries nothing
-    down = sums.reshape(rows, 4, columns * 4).max(axis=1)
-    largest = np.maximum(np.maximum(down[:, 0::4], down[:, 1::4]), np.maximum(down[:, 2::4], down[:, 3::4]))
-    votes = _vote_table()[largest]
+def _largest_of_bytes(
+    doubled: Int32[np.ndarray, "h w"], u: Int32[np.ndarray, "2 2 h w"]
+) -> Float32[np.ndarray, "a b"]:
+    """Remainders of the tiles' largest coefficients."""
+    largest = _tile_maxima(doubled.astype(np.int16))
+    remainders = _remainder_table()[largest]
     # The package computes in floating point. Only a remainder of exactly 0 or half a step depends on its
     # rounding, and then on which of several equal coefficients it takes for the largest.
-    at_edge = np.argwhere(largest % STEP == 0)
-    if at_edge.size:
-        tiles = u.reshape(rows, BLOCK, columns, BLOCK)[at_edge[:, 0], :, at_edge[:, 1]]
-        low = _low_band(tiles.astype(np.float64)).reshape(-1, 16)
-        value = np.take_along_axis(low, 1 + low[:, 1:].argmax(axis=1)[:, None], axis=1)[:, 0]
-        votes[at_edge[:, 0], at_edge[:, 1]] = np.where(value % STEP > STEP / 2, 1, -1)
-    return votes
+    down, right = np.nonzero(_edge_table()[largest])
+    if down.size:
+        rows, columns = largest.shape
+        low = low_band(u.reshape(2, 2, rows, 4, columns, 4)[:, :, down, :, right].astype(np.float64))
+        low = low.reshape(-1, 16)
+        value = np.take_along_axis(low, 1 + low[:, 1:].argmax(axis=1)[:, None], axis=1)[:, 0] % STEP
+        # in 32 bits a value just beyond half a step would fall back on it
+        beyond = np.nextafter(np.float32(STEP / 2), np.float32(STEP))
+        remainders[down, right] = np.where(value > STEP / 2, np.maximum(value, beyond), value)
+    return remainders
 
 
 @cache
-def _vote_table() -> Int8[np.ndarray, " n"]:
-    """Votes by the doubled largest coefficient, at most 4 * 255."""
-    doubled = np.arange(4 * 255 + 1)
-    return np.where(doubled % (2 * STEP) > STEP, 1, -1).astype(np.int8)
+def _remainder_table() -> Float32[np.ndarray, " n"]:
+    """Remainders by the doubled coefficient, at most 4 * 255."""
+    return (np.arange(4 * 255 + 1) % (2 * STEP) / 2).astype(np.float32)
 
 
-def _low_band(u: Float64[np.ndarray, "n h w"]) -> Float64[np.ndarray, "n h/2 w/2"]:
-    """The low Haar band with the rounding of PyWavelets: each axis scaled by sqrt(0.5), rows first."""
+@cache
+def _edge_table() -> Bool[np.ndarray, " n"]:
+    """Whether the remainder is 0 or half a step, by the doubled coefficient."""
+    return np.arange(4 * 255 + 1) % STEP == 0
+
+
+def _largest_of_floats(units: Int32[np.ndarray, "h w"]) -> Float32[np.ndarray, "a b"]:
+    """Remainders of the tiles' coefficients of the largest magnitude."""
+    highest, lowest = _tile_maxima(units), _tile_maxima(-units)
+    # half the sum of four pixels, offset included: the low band
+    scale = FLOAT_UNIT / 2
+    magnitude = np.maximum(highest * scale + 1.0, lowest * scale - 1.0)
+    return (magnitude % STEP).astype(np.float32)
+
+
+def _tile_maxima(values: Integer[np.ndarray, "h w"]) -> Integer[np.ndarray, "a b"]:
+    """Largest value of every 4 x 4 tile without its first one, which carries nothing."""
+    rows, columns = values.shape[0] // 4, values.shape[1] // 4
+    values = values.copy()
+    values[::4, ::4] = values[::4, 1::4]
+    down = values.reshape(rows, 4, columns * 4).max(axis=1)
+    return np.maximum(np.maximum(down[:, 0::4], down[:, 1::4]), np.maximum(down[:, 2::4], down[:, 3::4]))
+
+
+def _singular(low: Float64[np.ndarray, "h w"]) -> Float32[np.ndarray, "a b"]:
+    """Remainders of the tiles' largest singular values."""
+    rows, columns = low.shape[0] // 4, low.shape[1] // 4
+    tiles = low.reshape(rows, 4, columns, 4).transpose(1, 3, 0, 2).reshape(4, 4, rows * columns)
+    values, _, _ = leading_pairs(tiles)
+    return (values % STEP).astype(np.float32).reshape(rows, columns)
+
+
+def low_band(u: Float64[np.ndarray, "n 2 2 h w"]) -> Float64[np.ndarray, "n h w"]:
+    """The low Haar band of quads with the rounding of PyWavelets: each axis scaled by sqrt(0.5), rows first."""
     scaled = u * np.sqrt(0.5)
-    down = (scaled[:, 0::2] + scaled[:, 1::2]) * np.sqrt(0.5)
-    return down[:, :, 0::2] + down[:, :, 1::2]
+    down = (scaled[:, 0] + scaled[:, 1]) * np.sqrt(0.5)
+    return down[:, 0] + down[:, 1]
 
 
-def embed_dwt(
-    pixels: UInt8[np.ndarray, "h w 3"], bits: Sequence[int], step: float | int = STEP
-) -> UInt8[np.ndarray, "h w 3"]:
-    """A copy of the image with the bits written into its 8 x 8 blocks, over and over.
+def block_votes(
+    pixels: UInt8[np.ndarray, "*batch h w 3"],
+    variant: Variant | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Int8[np.ndarray, "*batch n"]:
+    """Votes of the 8 x 8 blocks, row by row: +1 for bit 1, -1 for bit 0. Vote n belongs to bit n mod period.
 
-    A block's largest low-band coefficient moves to a quarter (bit 0) or three quarters (bit 1) of its step.
-    This happens in all blocks, however flat, and as in the package another coefficient can then be the
-    largest, or a colour can be clipped: such blocks read wrongly.
-
-    The package differs in the way back. It swaps the horizontal and vertical detail bands of U, which
-    transposes the detail within 2 x 2 pixels, and it passes all pixels through rounded YUV. Here only the
-    pixels under changed coefficients change, by blue and green at constant luma and V.
+    For `dwtDct` on bytes the votes equal those of the package's decoder, ties and rounding included, on
+    machines whose PyWavelets build does not fuse multiplications and additions (its wheels for x86-64 do not).
+    The other variants are computed more exactly than the package's 32-bit floats, so a remainder within about
+    1e-4 of 0 or of half a step can vote otherwise.
 
     Args:
-        pixels: RGB, at least `MIN_PIXELS` pixels.
-        bits: 0 or 1, block n carries bit n mod their number.
-        step: quantisation step; the public marks use 36, and only they are read by `block_votes`.
+        pixels: RGB, one image or several of one size.
+        variant: None for `dwtDct` on bytes in the package's own order.
+        max_pixels: as in `block_remainders`.
+    """
+    variant = variant or Variant()
+    remainders = block_remainders(pixels, (variant,), max_pixels=max_pixels)[variant]
+    return votes_of(remainders)
+
+
+def votes_of(remainders: Float32[np.ndarray, "*batch n"]) -> Int8[np.ndarray, "*batch n"]:
+    """Votes as the package counts them: +1 where the remainder passes half a step, else -1."""
+    return np.where(remainders > STEP / 2, np.int8(1), np.int8(-1))
+
+
+def strengths_of(remainders: Float32[np.ndarray, "*batch n"]) -> Int8[np.ndarray, "*batch n"]:
+    """Soft votes, from -`STRENGTH` at the place of bit 0 to +`STRENGTH` at that of bit 1, with a sine between.
+
+    A remainder near 0 or half a step can have come from either bit, and hardly counts. After resampling,
+    blur or compression this finds more marks than votes do.
+    """
+    return np.rint(-STRENGTH * np.sin(remainders * np.float32(2 * np.pi / STEP))).astype(np.int8)
+
+
+def decode_bits(votes: Int8[np.ndarray, " n"], n_bits: int) -> tuple[int, ...]:
+    """The bits that the package's decoder gives for these votes: by majority, and 1 where the votes tie.
+
+    Args:
+        votes: at least `n_bits` of them.
+        n_bits: period of the payload.
 
     Raises:
-        InputError: too small an image, no bits, other values than 0 and 1, or a step that is not positive.
-
-    Source: invisible-watermark 0.2.0, method dwtDct.
+        InputError: fewer votes than bits.
     """
-    height, width = pixels.shape[:2]
-    rows, columns = height // BLOCK, width // BLOCK
-    if height * width < MIN_PIXELS or rows * columns == 0:
+    if not 1 <= n_bits <= votes.size:
         raise InputError(
-            f"pixels: got {height}x{width}, allowed from {MIN_PIXELS} pixels and 8 a side; enlarge it first"
+            f"n_bits: got {n_bits}, allowed 1 to the number of blocks, {votes.size}; take a larger image"
         )
-    payload = np.asarray(bits)
-    if payload.size == 0 or not np.isin(payload, (0, 1)).all():
-        raise InputError(
-            f"bits: got {bits!r}, allowed one or more of 0 and 1; give them as a sequence of ints"
-        )
-    if not step > 0:
-        raise InputError(f"step: got {step}, allowed above 0; leave it out for {STEP}")
-    area = pixels[: rows * BLOCK, : columns * BLOCK]
-    change = _block_changes(_u_channel(area), np.resize(payload, rows * columns), step)
-    marked = pixels.copy()
-    target = marked[: rows * BLOCK, : columns * BLOCK].astype(np.float64)
-    # U is a multiple of blue minus luma. Blue and green move so that luma and V keep their values.
-    blue = change * (1 << _SHIFT) / _U_WEIGHT
-    target[:, :, 2] += blue
-    target[:, :, 1] -= blue * _BLUE / _GREEN
-    marked[: rows * BLOCK, : columns * BLOCK] = np.clip(np.rint(target), 0, 255).astype(np.uint8)
-    return marked
-
-
-def _block_changes(
-    u: Int[np.ndarray, "h w"], payload: Int64[np.ndarray, " n"], step: float | int
-) -> Float64[np.ndarray, "h w"]:
-    """What is added to U, four equal pixels in every block."""
-    rows, columns = u.shape[0] // BLOCK, u.shape[1] // BLOCK
-    tiles = u.reshape(rows, BLOCK, columns, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK, BLOCK)
-    low = _low_band(tiles.astype(np.float64)).reshape(-1, 16)
-    place = 1 + low[:, 1:].argmax(axis=1)
-    block = np.arange(len(low))
-    value = low[block, place]
-    delta = np.zeros_like(low)
-    # A coefficient is half the sum of its four pixels, so each pixel takes half of the change.
-    delta[block, place] = ((value // step + 0.25 + 0.5 * payload) * step - value) / 2
-    grid = delta.reshape(rows, columns, 4, 4).swapaxes(1, 2).reshape(rows * 4, columns * 4)
-    return grid.repeat(2, axis=0).repeat(2, axis=1)
+    index = np.arange(votes.size) % n_bits
+    ones = np.bincount(index, weights=votes > 0, minlength=n_bits)
+    return tuple((ones / np.bincount(index, minlength=n_bits) * 255 > 127).astype(int).tolist())

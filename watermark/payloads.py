@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, final
 
 from poolproof.errors import InputError
+from poolproof.watermark.chroma import Channels
+from poolproof.watermark.dwt import Algorithm, Array
 
 MIN_FREE_BITS: Final = 20
 """Fewest free bits of a payload: with fewer, not even a perfect match is rarer than one in a million."""
@@ -20,13 +21,32 @@ MAX_BITS: Final = 1000
 _LONG_TEXT: Final = 8
 """Characters from which on the top three bits of every byte count as fixed."""
 
-_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "algorithm": ("dwtDct",),
-    "array": ("uint8", "float32"),
-    "channels": ("BGR", "RGB"),
-}
+_ALGORITHMS: Final = ("dwtDct", "dwtDctSvd")
+_ARRAYS: Final = ("uint8", "float32")
+_CHANNELS: Final = ("BGR", "RGB")
 _BIT_KEYS: Final = ("text", "hex", "bits")
-_OPTIONAL: Final = ("producers", "first", "last", "source", "n_bits")
+_FIELDS: Final = ("name", "algorithm", *_BIT_KEYS, "n_bits", "writers", "source")
+_WRITER_FIELDS: Final = ("name", "array", "channels", "first", "last")
+
+
+@final
+@dataclass(frozen=True)
+class Writer:
+    """A program that writes a payload, and its habits.
+
+    Args:
+        name: the program, with its releases where they differ in habits.
+        array: element type of the array that it hands to the writer of marks, `uint8` or `float32`.
+        channels: channel order of that array, `BGR` or `RGB`.
+        first: first release or date known to write so, None where unknown.
+        last: last release or date known to write so, None where unknown or still written.
+    """
+
+    name: str
+    array: Array = "uint8"
+    channels: Channels = "BGR"
+    first: str | None = None
+    last: str | None = None
 
 
 @final
@@ -39,24 +59,16 @@ class Payload:
         bits: 0 and 1, in the order of writing.
         free: whether a bit could have been otherwise. False for the top bit of every byte of a text, which
             is 0 in all of ASCII, and in texts of eight and more characters for the next two bits as well.
-        algorithm: how it is written.
-        array: element type of the array that the producers hand to the writer.
-        channels: channel order of that array.
-        producers: programs known to write it.
-        first: first release or date known to write it, None where unknown.
-        last: last release or date known to write it, None where unknown or still written.
+        algorithm: how it is written, `dwtDct` or `dwtDctSvd`.
+        writers: programs known to write it. All variants of the algorithm are read, whatever is listed here.
         source: where the payload can be read.
     """
 
     name: str
     bits: tuple[int, ...]
     free: tuple[bool, ...]
-    algorithm: str = "dwtDct"
-    array: str = "uint8"
-    channels: str = "BGR"
-    producers: tuple[str, ...] = ()
-    first: str | None = None
-    last: str | None = None
+    algorithm: Algorithm = "dwtDct"
+    writers: tuple[Writer, ...] = ()
     source: str = ""
 
     @property
@@ -103,34 +115,56 @@ def load_payloads(path: Path | str | None = None) -> tuple[Payload, ...]:
 def _payload(entry: Any, where: str) -> Payload:
     if not isinstance(entry, dict):
         raise InputError(f"{where}: got {entry!r}, allowed a table; write it under [[payload]]")
-    unknown = sorted(set(entry) - {"name", *_CHOICES, *_BIT_KEYS, *_OPTIONAL})
-    if unknown:
-        allowed = ", ".join(("name", *_CHOICES, *_BIT_KEYS, *_OPTIONAL))
-        raise InputError(f"{where}: got the field {unknown[0]!r}, allowed {allowed}; remove or rename it")
+    _check_fields(entry, _FIELDS, where)
     name = _text(entry, "name", where)
-    chosen = {key: _text(entry, key, where) for key in _CHOICES}
-    for key, value in chosen.items():
-        if value not in _CHOICES[key]:
-            raise InputError(f"{where}, {key}: got {value!r}, allowed {', '.join(_CHOICES[key])}; choose one")
+    algorithm = _choice(entry, "algorithm", _ALGORITHMS, where)
     bits, free = _bits(entry, where)
     if sum(free) < MIN_FREE_BITS or len(bits) > MAX_BITS or len(set(bits)) < 2:
         raise InputError(
             f"{where}: got {len(bits)} bits, {sum(free)} of them free, allowed {MIN_FREE_BITS} free to "
             f"{MAX_BITS} bits with both values; shorter or constant payloads cannot be told from chance"
         )
-    producers = entry.get("producers", [])
-    if not isinstance(producers, list) or not all(isinstance(item, str) for item in producers):
-        raise InputError(f"{where}, producers: got {producers!r}, allowed a list of texts; correct it")
+    writers = entry.get("writers", [])
+    if not isinstance(writers, list):
+        raise InputError(
+            f"{where}, writers: got {writers!r}, allowed tables; write them under [[payload.writers]]"
+        )
     return Payload(
         name=name,
         bits=bits,
         free=free,
-        producers=tuple(producers),
+        algorithm=algorithm,
+        writers=tuple(_writer(writer, f"{where}, writer {n}") for n, writer in enumerate(writers, start=1)),
+        source=_text(entry, "source", where) if "source" in entry else "",
+    )
+
+
+def _writer(entry: Any, where: str) -> Writer:
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: got {entry!r}, allowed a table; write it under [[payload.writers]]")
+    _check_fields(entry, _WRITER_FIELDS, where)
+    return Writer(
+        name=_text(entry, "name", where),
+        array=_choice(entry, "array", _ARRAYS, where),
+        channels=_choice(entry, "channels", _CHANNELS, where),
         first=_text(entry, "first", where) if "first" in entry else None,
         last=_text(entry, "last", where) if "last" in entry else None,
-        source=_text(entry, "source", where) if "source" in entry else "",
-        **chosen,
     )
+
+
+def _check_fields(entry: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    unknown = sorted(set(entry) - set(allowed))
+    if unknown:
+        raise InputError(
+            f"{where}: got the field {unknown[0]!r}, allowed {', '.join(allowed)}; remove or rename it"
+        )
+
+
+def _choice(entry: dict[str, Any], key: str, choices: tuple[str, ...], where: str) -> Any:
+    value = _text(entry, key, where)
+    if value not in choices:
+        raise InputError(f"{where}, {key}: got {value!r}, allowed {', '.join(choices)}; choose one")
+    return value
 
 
 def _text(entry: dict[str, Any], key: str, where: str) -> str:

@@ -1,20 +1,18 @@
-"""Exact significance of public payloads, given an image's block votes.
+"""Exact significance of payloads, given what an image's blocks say.
 
-The bits that an unmarked photograph seems to carry are no fair coins: smooth colour makes neighbouring votes
-equal, and most photographs read as almost all 0 or all 1. So the test does not ask how likely the votes
-are. It keeps them as they are and asks how many payloads, out of all that could have been chosen, would fit
-as well.
+The bits that an unmarked photograph seems to carry are no fair coins: smooth colour makes neighbouring blocks
+alike, and most photographs read as almost all 0 or all 1. So the test does not ask how likely the blocks are.
+It keeps them as they are and asks how many payloads, out of all that could have been chosen, would fit as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Int, Int8, Int64
 
+from poolproof.watermark.dwt import STRENGTH
 from poolproof.watermark.payloads import Payload
 
 DETECTION_LEVEL: Final = 1e-6
@@ -28,68 +26,23 @@ _REACH: Final = 2
 """Neighbours on either side, in reading order, whose mean is taken off a vote."""
 
 
-@final
-@dataclass(frozen=True)
-class MarkReading:
-    """The payload that fits an image best.
+def payload_pvalue(strengths: Int8[np.ndarray, " n"], payload: Payload) -> float:
+    """Share of all payloads with the same fixed bits that fit the blocks at least as well; in (0, 1].
+
+    The fit is T = sum of q_j S_j over the free bits, q_j = +1 or -1, and sign vectors with T' >= T are counted;
+    S_j are the supports of `payload_supports`.
 
     Args:
-        payload: its name.
-        p_value: in (0, 1], corrected for the number of payloads tried.
-        matched: share of the payload's free bits that the votes speak for, undecided ones counting half, in
-            [0, 1].
-        n_votes: votes read.
-    """
-
-    payload: str
-    p_value: float
-    matched: float
-    n_votes: int
-
-
-def read_marks(votes: Int8[np.ndarray, " n"], payloads: Sequence[Payload]) -> MarkReading | None:
-    """The reading of the best payload, or None without votes or payloads.
-
-    The p-value is that of the best payload times the number of payloads, at most 1 (Bonferroni). It holds
-    for the search as a whole, however the payloads hang together. Compare it with `DETECTION_LEVEL`.
-
-    Args:
-        votes: +1 and -1 in the order of the blocks.
-        payloads: those of one variant, whose votes these are.
-    """
-    if votes.size == 0 or not payloads:
-        return None
-    contrast = _contrast(votes)
-    supports = [_support(contrast, payload) for payload in payloads]
-    p_values = [sign_tail(support) for support in supports]
-    best = min(range(len(payloads)), key=p_values.__getitem__)
-    return MarkReading(
-        payload=payloads[best].name,
-        p_value=min(1.0, len(payloads) * p_values[best]),
-        matched=float(np.mean(np.sign(supports[best]) * 0.5 + 0.5)),
-        n_votes=votes.size,
-    )
-
-
-def payload_pvalue(votes: Int8[np.ndarray, " n"], payload: Payload) -> float:
-    """Share of all payloads with the same fixed bits that fit the votes at least as well; in (0, 1].
-
-    A vote counts less the mean of its neighbourhood. Bits change from block to block and colour does not,
-    so this takes off what the picture adds to all bits alike; the largest coefficient of a block cannot
-    always be moved. The sums of these contrasts by bit are S_j, the fit is T = sum of q_j S_j with q_j = +1
-    or -1 over the free bits, and sign vectors with T' >= T are counted.
-
-    Args:
-        votes: +1 and -1 in the order of the blocks.
+        strengths: of the blocks, in their order: from `strengths_of`, or plain votes.
         payload: its fixed bits take no part.
 
     Returns:
-        At least 2 to the minus number of free bits; 1.0 where there are fewer votes than bits.
+        At least 2 to the minus number of free bits; 1.0 where there are fewer blocks than bits.
 
     Assumes: the free bits of the payload were chosen without regard to the image. Nothing is assumed about
-        the votes: the weights may be any function of them.
+        the blocks: the weights may be any function of them.
     """
-    return sign_tail(_support(_contrast(votes), payload))
+    return sign_tail(payload_supports(contrast_of(strengths), payload))
 
 
 def sign_tail(support: Int[np.ndarray, " k"]) -> float:
@@ -132,17 +85,28 @@ def _lower_share(weights: Int[np.ndarray, " k"], limit: int) -> float:
     return float(np.ldexp(counts[: reached + 1].sum(), zeros - weights.size))
 
 
-def _contrast(votes: Int8[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """Votes less the mean of their neighbourhood, times its size; reflected at both ends."""
-    if votes.size <= _REACH:
-        return np.zeros(votes.size, np.int64)
-    padded = np.pad(votes.astype(np.int64), _REACH, mode="reflect")
+def contrast_of(strengths: Int8[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Strengths less the mean of their neighbourhood, times its size; reflected at both ends.
+
+    Bits change from block to block and colour does not, so this takes off what the picture adds to all bits
+    alike; the largest coefficient of a block cannot always be moved.
+    """
+    if strengths.size <= _REACH:
+        return np.zeros(strengths.size, np.int64)
+    padded = np.pad(strengths.astype(np.int64), _REACH, mode="reflect")
+    # sums of a window from differences of the running sum, which starts at 0
+    running = np.concatenate(([0], np.cumsum(padded)))
     size = 2 * _REACH + 1
-    return size * votes.astype(np.int64) - np.convolve(padded, np.ones(size, np.int64), mode="valid")
+    return size * strengths.astype(np.int64) - (running[size:] - running[:-size])
 
 
-def _support(contrast: Int64[np.ndarray, " n"], payload: Payload) -> Int64[np.ndarray, " free"]:
-    """q_j S_j of the free bits, in whole votes: how strongly the votes speak for each."""
+def payload_supports(contrast: Int64[np.ndarray, " n"], payload: Payload) -> Int64[np.ndarray, " free"]:
+    """q_j S_j of the free bits: how strongly the blocks speak for each, in half full strengths of a block.
+
+    Args:
+        contrast: of the blocks, from `contrast_of`.
+        payload: whose bits.
+    """
     period = payload.period
     free = np.array(payload.free)
     if contrast.size < period:
@@ -150,7 +114,7 @@ def _support(contrast: Int64[np.ndarray, " n"], payload: Payload) -> Int64[np.nd
     whole = contrast.size // period * period
     sums = contrast[:whole].reshape(-1, period).sum(axis=0)
     sums[: contrast.size - whole] += contrast[whole:]
-    # Rounding to whole votes keeps the count short. Any weights that do not look at the payload are valid.
-    size = 2 * _REACH + 1
-    rounded = (sums + _REACH) // size
+    # Coarse units keep the count short. Any weights that do not look at the payload are valid.
+    unit = (2 * _REACH + 1) * STRENGTH // 2
+    rounded = (sums + unit // 2) // unit
     return (rounded * (2 * np.array(payload.bits) - 1))[free]

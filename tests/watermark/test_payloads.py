@@ -22,8 +22,9 @@ def write(folder: Path, entry: str) -> Path:
     return path
 
 
-FIELDS = 'name = "x"\nalgorithm = "dwtDct"\narray = "uint8"\nchannels = "BGR"\n'
+FIELDS = 'name = "x"\nalgorithm = "dwtDct"\n'
 BITS = 'bits = "' + "01101" * 8 + '"'
+WRITER = '\n[[payload.writers]]\nname = "me"\narray = "uint8"\nchannels = "BGR"\n'
 
 
 @pytest.mark.reference
@@ -75,22 +76,24 @@ def test_entries_name_their_producers_and_sources() -> None:
         "sdxl",
         "flux",
         "invokeai",
+        "sdnext",
     ]
     for payload in payloads:
-        assert payload.producers
+        assert payload.writers
         assert payload.source.startswith("https://")
-        assert payload.algorithm == "dwtDct"
-        assert payload.array in {"uint8", "float32"}
-        assert payload.channels in {"BGR", "RGB"}
+        assert payload.algorithm in {"dwtDct", "dwtDctSvd"}
+    habits = {(writer.array, writer.channels, writer.first, writer.last) for writer in named("sdxl").writers}
+    assert ("float32", "BGR", "0.28.0", None) in habits
+    assert ("float32", "RGB", "0.19.0", "0.27.2") in habits
 
 
 def test_a_user_registry_is_read_with_the_same_fields(tmp_path: Path) -> None:
     """Hex keeps its leading zeros through n_bits, and optional fields may be left out."""
-    path = write(tmp_path, FIELDS + 'hex = "0f0f0f"\nn_bits = 28\nfirst = "1.0"\n')
+    path = write(tmp_path, FIELDS + 'hex = "0f0f0f"\nn_bits = 28\n' + WRITER + 'first = "1.0"\n')
     (payload,) = load_payloads(path)
     assert payload.bits == tuple(int(c) for c in "0000" + "00001111" * 3)
-    assert payload.first == "1.0"
-    assert payload.last is None
+    (writer,) = payload.writers
+    assert (writer.name, writer.first, writer.last) == ("me", "1.0", None)
     assert payload.free == (True,) * 28
 
 
@@ -111,9 +114,12 @@ def test_a_user_registry_is_read_with_the_same_fields(tmp_path: Path) -> None:
         (FIELDS + 'bits = "' + "01" * 501 + '"', "1000"),
         (FIELDS + BITS + "\ncolour = 3", "colour"),
         (FIELDS.replace("dwtDct", "lsb") + BITS, "lsb"),
-        (FIELDS.replace('"BGR"', "3") + BITS, "channels"),
+        (FIELDS + BITS + WRITER.replace('"BGR"', "3"), "channels"),
+        (FIELDS + BITS + WRITER.replace("uint8", "int4"), "int4"),
+        (FIELDS + BITS + WRITER + "colour = 3", "colour"),
+        (FIELDS + BITS + "\nwriters = [3]", "writer 1"),
         (FIELDS.replace('"x"', '""') + BITS, "name"),
-        (FIELDS + BITS + '\nproducers = "me"', "producers"),
+        (FIELDS + BITS + '\nwriters = "me"', "writers"),
         (FIELDS + BITS + "\n[[payload]]\n" + FIELDS + BITS, "twice"),
         (FIELDS + BITS + "\n[extra]", "nothing else"),
         ("name = ", "syntax"),

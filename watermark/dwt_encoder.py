@@ -1,0 +1,171 @@
+"""Writing the schemes of the invisible-watermark package into images, pixel for pixel as the package does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, Int32, Int64, Num, UInt8
+
+from poolproof.errors import InputError
+from poolproof.watermark.chroma import (
+    gather_quads,
+    rgb_of_bytes,
+    rgb_of_floats,
+    u_of_bytes,
+    v_of_bytes,
+    yuv_of_floats,
+)
+from poolproof.watermark.dwt import BLOCK, MIN_PIXELS, STEP, Variant
+from poolproof.watermark.singular import leading_pairs
+
+# Pixels that are rewritten at a time: the intermediate planes then stay in a core's own cache.
+_STRIP_PIXELS: Final = 32768
+
+
+def embed_dwt(
+    pixels: UInt8[np.ndarray, "*batch h w 3"],
+    bits: Sequence[int],
+    variant: Variant | None = None,
+    *,
+    step: float | int = STEP,
+) -> UInt8[np.ndarray, "*batch h w 3"]:
+    """Copies of the images with the bits written into their 8 x 8 blocks, over and over.
+
+    The number that carries a block's bit moves to a quarter (bit 0) or three quarters (bit 1) of its step. The
+    schemes have three faults, kept here because the marks in the world carry them. All blocks are written,
+    however flat, so another coefficient can be the largest afterwards, or a colour is clipped: such blocks read
+    wrongly. The way back swaps the horizontal and vertical detail of U, which transposes it within 2 x 2 pixels.
+    And all pixels pass through rounded YUV, where U is cut to whole numbers, not rounded.
+
+    For `dwtDct` on bytes the result equals the package's in every pixel, on machines whose PyWavelets build
+    does not fuse multiplications and additions. On floats the package rounds to 32 bits in an order that
+    depends on the machine, and in `dwtDctSvd` so does the decomposition: a few pixels in 100,000 differ by 1.
+
+    Args:
+        pixels: RGB, one image or several of one size, of at least `MIN_PIXELS` pixels and 8 a side.
+        bits: 0 or 1, block n carries bit n mod their number.
+        variant: the writer's habits, None for `dwtDct` on bytes in the package's own order.
+        step: quantisation step; the public marks use 36, and only they are read by `block_remainders`.
+
+    Raises:
+        InputError: too small an image, no bits, other values than 0 and 1, or a step that is not positive.
+
+    Source: invisible-watermark 0.2.0, methods dwtDct and dwtDctSvd.
+    """
+    variant = variant or Variant()
+    *_, height, width, _ = pixels.shape
+    rows, columns = height // BLOCK, width // BLOCK
+    if height * width < MIN_PIXELS or rows * columns == 0:
+        raise InputError(
+            f"pixels: got {height}x{width}, allowed from {MIN_PIXELS} pixels and 8 a side; enlarge it first"
+        )
+    payload = np.asarray(bits)
+    if payload.ndim != 1 or payload.size == 0 or not np.isin(payload, (0, 1)).all():
+        raise InputError(
+            f"bits: got {bits!r}, allowed one or more of 0 and 1; give them as a sequence of ints"
+        )
+    if not step > 0:
+        raise InputError(f"step: got {step}, allowed above 0; leave it out for {STEP}")
+    carried = np.resize(payload.astype(np.int64), rows * columns).reshape(rows, columns)
+    images = pixels.reshape(-1, height, width, 3)
+    marked = np.empty_like(images)
+    strip = max(1, _STRIP_PIXELS // (width * BLOCK))
+    for image, target in zip(images, marked, strict=True):
+        for start in range(0, rows, strip):
+            stop = min(rows, start + strip)
+            # rows beyond the last whole block take part in the colour transform, four of them in the wavelet's
+            end = height if stop == rows else stop * BLOCK
+            part = image[start * BLOCK : end]
+            target[start * BLOCK : end] = _write_strip(part, carried[start:stop], variant, float(step))
+    return marked.reshape(pixels.shape)
+
+
+def _write_strip(
+    part: UInt8[np.ndarray, "h w 3"], bits: Int64[np.ndarray, "a b"], variant: Variant, step: float
+) -> UInt8[np.ndarray, "h w 3"]:
+    height, width = (side // 4 * 4 for side in part.shape[:2])
+    out = np.empty_like(part)
+    quads = _rewrite(gather_quads(part[:height, :width]), bits, variant, step)
+    for channel, row, column in np.ndindex(3, 2, 2):  # one plane at a time is a third of a transposed copy
+        out[row:height:2, column:width:2, channel] = quads[channel, row, column]
+    for border in (np.s_[height:], np.s_[:height, width:]):
+        if part[border].size:
+            rgb = np.moveaxis(part[border], 2, 0).astype(np.int32)
+            out[border] = np.moveaxis(_rewrite(rgb, None, variant, step), 0, 2)
+    return out
+
+
+def _rewrite(
+    rgb: Int32[np.ndarray, " 3 *shape"],
+    bits: Int64[np.ndarray, "a b"] | None,
+    variant: Variant,
+    step: float,
+) -> Num[np.ndarray, " 3 *shape"]:
+    """The pixels after a way through YUV, with the bits in U where there are any."""
+    if variant.array == "uint8":
+        u, luma = u_of_bytes(rgb, variant.channels)
+        v = v_of_bytes(rgb, luma, variant.channels)
+        if bits is not None:
+            u = _rewrite_u(u.astype(np.float64), bits, variant, step).astype(np.int32)
+        return rgb_of_bytes(luma, u, v, variant.channels)
+    luma, u, v = yuv_of_floats(rgb.astype(np.float32), variant.channels)
+    if bits is not None:
+        u = _rewrite_u(u, bits, variant, step)
+    return rgb_of_floats(luma, u, v, variant.channels)
+
+
+def _rewrite_u(
+    u: Float[np.ndarray, "2 2 h w"], bits: Int64[np.ndarray, "a b"], variant: Variant, step: float
+) -> Float[np.ndarray, "2 2 h w"]:
+    """U with the bits in its low band, in the precision it comes in; each rounding as in PyWavelets."""
+    root = u.dtype.type(np.sqrt(0.5))
+    u *= root
+    down, detail = u[0] + u[1], u[0] - u[1]
+    down *= root
+    detail *= root
+    low, vertical = down[0] + down[1], down[0] - down[1]
+    horizontal, diagonal = detail[0] + detail[1], detail[0] - detail[1]
+    if variant.algorithm == "dwtDct":
+        _move_largest(low, bits, step)
+    else:
+        _move_singular(low, bits, step)
+    for band in (low, vertical, horizontal, diagonal):
+        band *= root
+    # the package hands the two detail bands back in the wrong order
+    np.add(low, horizontal, out=down[0])
+    np.subtract(low, horizontal, out=down[1])
+    np.add(vertical, diagonal, out=detail[0])
+    np.subtract(vertical, diagonal, out=detail[1])
+    down *= root
+    detail *= root
+    np.add(down, detail, out=u[0])
+    np.subtract(down, detail, out=u[1])
+    return u
+
+
+def _move_largest(low: Float[np.ndarray, "h w"], bits: Int64[np.ndarray, "a b"], step: float) -> None:
+    """Moves each tile's coefficient of the largest magnitude, the first one excepted."""
+    rows, columns = bits.shape
+    area = np.abs(low[: rows * 4, : columns * 4])
+    magnitudes = area.reshape(rows, 4, columns, 4).transpose(1, 3, 0, 2).reshape(16, rows, columns)
+    magnitudes[0] = -1.0  # the first coefficient carries nothing
+    largest = magnitudes.max(axis=0)
+    place = (magnitudes == largest).argmax(axis=0)  # the first of equal ones
+    down, right = place // 4, place % 4
+    down += np.arange(0, rows * 4, 4)[:, None]
+    right += np.arange(0, columns * 4, 4)
+    size = step * (largest // step + (0.25 + 0.5 * bits).astype(low.dtype))
+    low[down, right] = np.copysign(size, low[down, right])
+
+
+def _move_singular(low: Float[np.ndarray, "h w"], bits: Int64[np.ndarray, "a b"], step: float) -> None:
+    """Moves each tile's largest singular value."""
+    rows, columns = bits.shape
+    view = low[: rows * 4, : columns * 4]
+    tiles = view.reshape(rows, 4, columns, 4).transpose(1, 3, 0, 2).reshape(4, 4, -1).astype(np.float64)
+    values, left, right = leading_pairs(tiles)
+    moved = step * (values // step + 0.25 + 0.5 * bits.ravel())
+    tiles += (moved - values) * left[:, None] * right[None, :]
+    view[:] = tiles.reshape(4, 4, rows, columns).transpose(2, 0, 3, 1).reshape(rows * 4, columns * 4)
