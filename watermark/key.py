@@ -39,7 +39,7 @@ class Key:
             )
 
     def signs(self, purpose: str, n: int) -> Int8[np.ndarray, " n"]:
-        """n pseudo-random signs, +1 or -1; other purposes give others.
+        """Pseudo-random signs, +1 or -1; other purposes give others.
 
         Args:
             purpose: names what they are for.
@@ -97,7 +97,5 @@ def parse_key(text: str) -> Key:
 def _is_key(text: str) -> bool:
     n = len(text)
     return (
-        n % 2 == 0
-        and 2 * MIN_BYTES <= n <= 2 * MAX_BYTES
-        and re.fullmatch("[0-9a-fA-F]+", text) is not None
+        n % 2 == 0 and 2 * MIN_BYTES <= n <= 2 * MAX_BYTES and re.fullmatch("[0-9a-fA-F]+", text) is not None
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -19,6 +19,9 @@ from poolproof.watermark.dwt import (
 )
 from poolproof.watermark.payloads import Payload
 from poolproof.watermark.significance import contrast_of, payload_supports, sign_tail
+
+Support = tuple[Payload, Variant, Int64[np.ndarray, " free"], int]
+"""One test's payload, variant, supports, and the number of blocks read."""
 
 
 @final
@@ -67,22 +70,38 @@ def read_marks(
 
     Assumes: the free bits of the payloads were chosen without regard to the image.
     """
+    return best_reading(read_supports(pixels, payloads, max_pixels=max_pixels), len(plan_search(payloads)))
+
+
+def best_reading(supports: Iterable[Support], n_tests: int) -> MarkReading | None:
+    """The reading that `read_marks` gives, from supports that were read already; None without any.
+
+    Args:
+        supports: of all tests of a search.
+        n_tests: their number, for the correction.
+    """
     best: MarkReading | None = None
-    for payload, variant, supports, n_blocks in read_supports(pixels, payloads, max_pixels=max_pixels):
-        p_value = sign_tail(supports)
+    for payload, variant, values, n_blocks in supports:
+        p_value = sign_tail(values)
         if best is None or p_value < best.p_value:
-            matched = float(np.mean(np.sign(supports) * 0.5 + 0.5))
+            matched = float(np.mean(np.sign(values) * 0.5 + 0.5))
             best = MarkReading(payload.name, variant, p_value, matched, n_blocks)
     if best is None:
         return None
-    p_value = min(1.0, len(plan_search(payloads)) * best.p_value)
+    p_value = min(1.0, n_tests * best.p_value)
     return MarkReading(best.payload, best.variant, p_value, best.matched, best.n_blocks)
 
 
 def read_supports(
     pixels: UInt8[np.ndarray, "h w 3"], payloads: Sequence[Payload], *, max_pixels: int = MAX_PIXELS
-) -> Iterator[tuple[Payload, Variant, Int64[np.ndarray, " free"], int]]:
-    """The supports of every test, with the number of blocks read; none for too small an image."""
+) -> Iterator[Support]:
+    """The supports of every test; none for too small an image.
+
+    Args:
+        pixels: RGB.
+        payloads: those to search for.
+        max_pixels: as in `dwt.block_remainders`.
+    """
     tests = plan_search(payloads)
     wanted = tuple(variant for variant in VARIANTS if any(variant == other for _, other in tests))
     remainders: dict[Variant, Float32[np.ndarray, " n"]] = block_remainders(

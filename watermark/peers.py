@@ -1,0 +1,117 @@
+"""Other packages' marks under our interface, for comparison. They are no dependencies: install them to use this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, final
+
+import numpy as np
+from jaxtyping import UInt8
+
+from poolproof.errors import InputError, MissingExtra
+from poolproof.watermark.schemes import AbstractScheme, Reading
+
+PEERS: Final = ("invisible-watermark:dwtDct", "invisible-watermark:dwtDctSvd", "blind-watermark")
+"""The names that `load_peer` knows."""
+
+
+def load_peer(name: str, bits: Sequence[int]) -> AbstractScheme:
+    """Another package's scheme.
+
+    Args:
+        name: one of `PEERS`.
+        bits: payload.
+
+    Raises:
+        MissingExtra: the package is not installed.
+        InputError: an unknown name.
+    """
+    package, _, method = name.partition(":")
+    try:
+        if package == "invisible-watermark" and method in ("dwtDct", "dwtDctSvd"):
+            return InvisibleWatermark(method, bits)
+        if name == "blind-watermark":
+            return BlindWatermark(bits)
+    except ImportError as error:
+        raise MissingExtra(
+            f"{package} is not installed ({error.name}); pip install --no-deps {package} opencv-python-headless"
+        ) from error
+    raise InputError(f"scheme: got {name!r}, allowed {', '.join(PEERS)}; choose one")
+
+
+def matches_pvalue(read: Sequence[int], bits: Sequence[int]) -> float:
+    """The chance that fair coins match at least as many bits: what users of bare decoders compute.
+
+    It is no valid p-value on photographs, whose bits are not fair; see `significance.py`.
+    """
+    from scipy.stats import binom
+
+    matched = int(np.sum(np.asarray(read) == np.asarray(bits)))
+    return float(binom.sf(matched - 1, len(bits), 0.5))
+
+
+@final
+class InvisibleWatermark(AbstractScheme):
+    """The invisible-watermark package on bytes in its own channel order.
+
+    Args:
+        method: `dwtDct` or `dwtDctSvd`.
+        bits: payload.
+    """
+
+    def __init__(self, method: str, bits: Sequence[int]) -> None:
+        from imwatermark import WatermarkDecoder, WatermarkEncoder
+
+        self.name, self.bits, self.method = f"invisible-watermark {method}", tuple(bits), method
+        self._encoder: Any = WatermarkEncoder()
+        self._encoder.set_watermark("bits", list(self.bits))
+        self._decoder = WatermarkDecoder("bits", len(self.bits))
+
+    def embed(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """A marked copy."""
+        marked = self._encoder.encode(np.ascontiguousarray(pixels[:, :, ::-1]), self.method)
+        return np.ascontiguousarray(marked[:, :, ::-1])
+
+    def read(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Reading:
+        """The bits that it decodes, and their matches."""
+        try:
+            bits = self._decoder.decode(np.ascontiguousarray(pixels[:, :, ::-1]), self.method)
+        except RuntimeError:  # it refuses small images
+            return Reading(1.0, None)
+        read = tuple(int(bit) for bit in bits)
+        return Reading(matches_pvalue(read, self.bits), read)
+
+
+@final
+class BlindWatermark(AbstractScheme):
+    """The blind-watermark package with its default passwords.
+
+    Args:
+        bits: payload.
+    """
+
+    def __init__(self, bits: Sequence[int]) -> None:
+        import blind_watermark
+
+        blind_watermark.bw_notes.close()
+        self.name, self.bits = "blind-watermark", tuple(bits)
+        self._make = lambda: blind_watermark.WaterMark(password_wm=1, password_img=1)
+
+    def embed(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """A marked copy."""
+        writer = self._make()
+        writer.read_img(img=np.ascontiguousarray(pixels[:, :, ::-1]))
+        writer.read_wm([bool(bit) for bit in self.bits], mode="bit")
+        marked = np.clip(np.rint(writer.embed()), 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(marked[:, :, ::-1])
+
+    def read(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Reading:
+        """The bits that it decodes, and their matches."""
+        try:
+            values: Any = self._make().extract(
+                embed_img=np.ascontiguousarray(pixels[:, :, ::-1]), wm_shape=len(self.bits), mode="bit"
+            )
+        except (AssertionError, IndexError, ValueError):  # too small an image for it
+            return Reading(1.0, None)
+        read = tuple(int(value > 0.5) for value in values)
+        return Reading(matches_pvalue(read, self.bits), read)
