@@ -17,10 +17,9 @@ from poolproof.detectors.containers import (
     MAX_BLOCKS,
     MAX_ENTRIES,
     MAX_INFLATED,
-    MAX_TEXT,
-    exif_text,
     read_metadata,
 )
+from poolproof.detectors.exif import MAX_TEXT, exif_text
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>text \xc3\xa9</rdf:RDF></x:xmpmeta>'
 
