@@ -27,6 +27,8 @@ MAX_BLOCKS = 1 << 16
 """Segments or chunks walked in one file; image data in pieces of 8 KiB reach this at 512 MiB."""
 MAX_SUBBLOCKS = 1 << 20
 """Sub-blocks walked in one GIF; each holds up to 255 bytes."""
+MAX_COMMENT = 1 << 20
+"""Bytes read of one GIF comment."""
 MAX_ENTRIES = 1024
 """Texts kept of one file."""
 
@@ -353,7 +355,7 @@ def _read_gif_comments(data: bytes) -> tuple[str, ...]:
                 pos += size + 1
                 left -= 1
             if is_comment and len(comments) < MAX_ENTRIES:
-                comments.append(_join_subblocks(data[first : min(pos, first + MAX_TEXT)]))
+                comments.append(_join_subblocks(data[first : min(pos, first + MAX_COMMENT)]))
             pos += 1
     except IndexError:  # the file ends here; what was found stands
         return tuple(comments)

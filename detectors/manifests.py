@@ -6,6 +6,7 @@ import io
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from poolproof.detectors.findings import (
@@ -29,6 +30,7 @@ _ACCEPTED_FAILURES = (
 )
 _PASSES = frozenset({"validated", "match", "trusted", "insideValidity", "accessible", "notRevoked"})
 _MAX_MANIFESTS = 256
+_MAX_NAMES = 256
 
 
 def read_manifests(data: bytes, mime: str | None) -> Iterator[Finding]:
@@ -56,7 +58,7 @@ def read_manifests(data: bytes, mime: str | None) -> Iterator[Finding]:
                 field, synthetic = "ingredient", False
                 value = f"{value} in {_string(manifests[label].get('title')) or label}"
             yield _manifest_finding(field, value, synthetic, confidence, fault)
-        for algorithm in _read_soft_bindings(manifests[label]):
+        for algorithm in dict.fromkeys(_read_soft_bindings(manifests[label])):
             yield _manifest_finding("c2pa.soft-binding", algorithm, False, "weak", fault)
     if silent:
         name = next((name for _, name in _read_names(manifests[active])), "unnamed software")
@@ -163,6 +165,7 @@ def _recorded_fault(ingredient: dict[str, Any]) -> str | None:
 def _read_statements(manifest: dict[str, Any]) -> Iterator[tuple[str, str, bool, Confidence]]:
     """What a manifest states: field, value, synthetic, confidence. Names count where it gives no type."""
     typed = False
+    terms: set[str] = set()
     for assertion in _dicts(manifest.get("assertions")):
         label, data = _string(assertion.get("label")), _dict(assertion.get("data"))
         if label.startswith("c2pa.ai_generated_content"):
@@ -171,15 +174,18 @@ def _read_statements(manifest: dict[str, Any]) -> Iterator[tuple[str, str, bool,
         # Actions carry the type each; metadata assertions carry it as a property with some prefix.
         for carrier in (data, *_dicts(data.get("actions"))):
             for key, value in carrier.items():
-                if isinstance(value, str) and key.rsplit(":", 1)[-1].lower() == "digitalsourcetype":
-                    term = vocabulary_term(value)
+                if key.rsplit(":", 1)[-1].lower() != "digitalsourcetype" or not isinstance(value, str):
+                    continue
+                term = vocabulary_term(value)
+                if term not in terms:
+                    terms.add(term)
                     if term.lower() in SYNTHETIC_TERMS | CAPTURE_TERMS:
                         typed = True
                         yield "digitalSourceType", term, term.lower() in SYNTHETIC_TERMS, "verified"
     if typed:
         return
     named = False
-    for field, name in _read_names(manifest):
+    for field, name in islice(dict.fromkeys(_read_names(manifest)), _MAX_NAMES):
         confidence = name_confidence(name)
         if confidence is not None:
             named = True

@@ -186,11 +186,13 @@ RULES: tuple[Rule, ...] = (
 )
 """What states a synthetic image outside C2PA. The first matching row of a field counts."""
 
-RULES_OF: Mapping[Source, Mapping[str, tuple[Rule, ...]]] = {
+_SOURCES: tuple[Source, ...] = ("xmp", "exif", "png-text", "comment", "iptc", "trailer")
+
+RULES_OF: dict[Source, Mapping[str, tuple[Rule, ...]]] = {
     source: {
         field: tuple(rule for rule in RULES if rule.source == source and field in rule.fields)
         for field in dict.fromkeys(field for rule in RULES if rule.source == source for field in rule.fields)
     }
-    for source in dict.fromkeys(rule.source for rule in RULES)
+    for source in _SOURCES
 }
 """The same rows by block and field."""

@@ -11,9 +11,9 @@ from jaxtyping import UInt8
 
 from poolproof.detectors.findings import Confidence, Finding, quote
 
-ALPHA_MAGICS: Final = (b"stealth_pnginfo", b"stealth_pngcomp")
+ALPHA_MAGICS: Final[tuple[bytes, ...]] = (b"stealth_pnginfo", b"stealth_pngcomp")
 """What the bits of the alpha plane begin with, one bit a pixel: plain text, or text in gzip."""
-RGB_MAGICS: Final = (b"stealth_rgbinfo", b"stealth_rgbcomp")
+RGB_MAGICS: Final[tuple[bytes, ...]] = (b"stealth_rgbinfo", b"stealth_rgbcomp")
 """What the bits of the colours begin with, three bits a pixel."""
 MAX_PAYLOAD: Final = 1 << 16
 """Bytes read of a payload, and bytes inflated from them; a finding quotes less."""
