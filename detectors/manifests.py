@@ -165,6 +165,7 @@ def _recorded_fault(ingredient: dict[str, Any]) -> str | None:
 def _read_statements(manifest: dict[str, Any]) -> Iterator[tuple[str, str, bool, Confidence]]:
     """What a manifest states: field, value, synthetic, confidence. Names count where it gives no type."""
     typed = False
+    values: set[str] = set()
     terms: set[str] = set()
     for assertion in _dicts(manifest.get("assertions")):
         label, data = _string(assertion.get("label")), _dict(assertion.get("data"))
@@ -176,6 +177,9 @@ def _read_statements(manifest: dict[str, Any]) -> Iterator[tuple[str, str, bool,
             for key, value in carrier.items():
                 if key.rsplit(":", 1)[-1].lower() != "digitalsourcetype" or not isinstance(value, str):
                     continue
+                if value in values:
+                    continue
+                values.add(value)
                 term = vocabulary_term(value)
                 if term not in terms:
                     terms.add(term)

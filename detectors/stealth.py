@@ -41,18 +41,16 @@ def read_stealth(
 
     Source: the extension sd_webui_stealth_pnginfo, by whose form NovelAI writes too.
     """
-    planes = [(pixels, RGB_MAGICS)]
-    if alpha is not None:
-        planes.insert(0, (alpha[:, :, None], ALPHA_MAGICS))
-    findings: list[Finding] = []
-    for plane, magics in planes:
-        head = _read_bytes(plane, 0, _HEAD_BITS)
-        if head[:15] in magics:
-            value, confidence = _read_payload(plane, head)
-            findings.append(
-                Finding("declared", True, "stealth", head[:15].decode(), quote(value), confidence)
-            )
-    return tuple(findings)
+    found = None if alpha is None else _read_plane(alpha[:, :, None], ALPHA_MAGICS)
+    return tuple(finding for finding in (found, _read_plane(pixels, RGB_MAGICS)) if finding is not None)
+
+
+def _read_plane(plane: UInt8[np.ndarray, "h w c"], magics: tuple[bytes, ...]) -> Finding | None:
+    head = _read_bytes(plane, 0, _HEAD_BITS)
+    if head[:15] not in magics:
+        return None
+    value, confidence = _read_payload(plane, head)
+    return Finding("declared", True, "stealth", head[:15].decode(), quote(value), confidence)
 
 
 def _read_payload(plane: UInt8[np.ndarray, "h w c"], head: bytes) -> tuple[str, Confidence]:

@@ -312,9 +312,9 @@ def test_inflated_text_is_bounded(kind: bytes) -> None:
     squeeze = zlib.compressobj(9)
     bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(64)) + squeeze.flush()
     head = b"key\0\0" if kind == b"zTXt" else b"key\0\1\0\0\0"
-    started = time.perf_counter()
+    started = time.process_time()
     metadata = read_metadata(with_chunks(*[chunk(kind, head + bomb)] * 40))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert max(len(text) for _, text in metadata.text) <= MAX_TEXT
     assert sum(len(text) for _, text in metadata.text) <= MAX_INFLATED
     assert any("unreadable" in note for note in metadata.notes)
@@ -328,12 +328,12 @@ def test_large_xmp_is_cut() -> None:
     jpeg = with_segments(*(segment(0xE1, piece) for piece in pieces))
     webp = encoded("WEBP") + b"XMP " + struct.pack("<I", len(big)) + big
     gif = encoded("GIF") + big
-    started = time.perf_counter()
+    started = time.process_time()
     for data in (png, jpeg, webp, gif):
         metadata = read_metadata(data)
         assert MAX_TEXT <= len(metadata.xmp) <= MAX_TEXT + 1000
         assert any("XMP" in note for note in metadata.notes)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_many_blocks_are_bounded() -> None:
@@ -343,12 +343,12 @@ def test_many_blocks_are_bounded() -> None:
     assert any("texts" in note for note in texts.notes)
     empty = read_metadata(with_chunks(chunk(b"abCD", b"") * 1_000_000))
     assert empty.notes == (f"more than {MAX_BLOCKS} chunks; the rest was not read",)
-    started = time.perf_counter()
+    started = time.process_time()
     subblocks = read_metadata(encoded("GIF")[:-1] + b"!\xfe" + b"\1a" * 20_000_000)
     assert len(subblocks.comments[0]) <= 1 << 20
     comments = read_metadata(encoded("GIF")[:-1] + b"!\xfe\1a\0" * 5_000_000)
     assert len(comments.comments) == MAX_ENTRIES
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     fill = read_metadata(b"\xff\xd8" + b"\xff" * 1_000_000)
     assert fill.notes == (f"more than {MAX_BLOCKS} segments; the rest was not read",)
 

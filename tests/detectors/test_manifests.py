@@ -374,9 +374,9 @@ def from_parents(*labels: str, **fields: Any) -> dict[str, Any]:
 def read_store(monkeypatch: pytest.MonkeyPatch, store: dict[str, Any]) -> tuple[Finding, ...]:
     """Findings of a file whose store is the given one; reading must take less than a second."""
     monkeypatch.setattr(manifests_module, "_read_store", lambda data, mime: store)
-    started = time.perf_counter()
+    started = time.process_time()
     findings = read_provenance(encoded("PNG")[:33] + CABX + encoded("PNG")[33:])
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     return findings
 
 
@@ -468,9 +468,9 @@ def test_nested_boxes_take_bounded_time(depth: int) -> None:
     body = struct.pack(">I", 8 + len(top) + len(inside)) + b"jumb" + top + inside
     block = struct.pack(">I", len(body)) + b"caBX" + body + struct.pack(">I", zlib.crc32(b"caBX" + body))
     data = encoded("PNG")
-    started = time.perf_counter()
+    started = time.process_time()
     assert read_provenance(data[:33] + block + data[33:]) == ()
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_wide_boxes_take_bounded_time() -> None:
@@ -480,6 +480,6 @@ def test_wide_boxes_take_bounded_time() -> None:
     body = struct.pack(">I", 8 + len(top) + 8_000_000) + b"jumb" + top + box * 1_000_000
     block = struct.pack(">I", len(body)) + b"caBX" + body + struct.pack(">I", zlib.crc32(b"caBX" + body))
     data = encoded("PNG")
-    started = time.perf_counter()
+    started = time.process_time()
     assert read_provenance(data[:33] + block + data[33:]) == ()
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

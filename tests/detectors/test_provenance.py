@@ -82,9 +82,9 @@ def test_entities_are_not_expanded() -> None:
     external = '<!ENTITY file SYSTEM "file:///etc/hostname">'
     inside = "<photoshop:Credit>&a11;&file;</photoshop:Credit>" + source_type("trainedAlgorithmicMedia")
     xmp = f"<!DOCTYPE x [{entities}{external}]>" + packet(inside)
-    started = time.perf_counter()
+    started = time.process_time()
     findings = read_provenance(encoded("JPEG", xmp=xmp.encode()))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert [f.value for f in findings] == ["trainedAlgorithmicMedia"]
 
 
@@ -105,9 +105,9 @@ def test_repetitive_xmp_takes_bounded_time(unit: str) -> None:
     body = b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta>" + (unit * (50_000_000 // len(unit))).encode()
     data = encoded("PNG")
     data = data[:33] + struct.pack(">I", len(body)) + b"iTXt" + body + b"\0\0\0\0" + data[33:]
-    started = time.perf_counter()
+    started = time.process_time()
     read_provenance(data)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     tracemalloc.start()
     read_provenance(data)
     _, peak = tracemalloc.get_traced_memory()
@@ -125,9 +125,9 @@ def test_repetitive_text_takes_bounded_time(unit: str, key: str) -> None:
     body = key.encode() + b"\0\0" + zlib.compress((unit * (10_000_000 // len(unit))).encode(), 1)
     data = encoded("PNG")
     data = data[:33] + struct.pack(">I", len(body)) + b"zTXt" + body + b"\0\0\0\0" + data[33:]
-    started = time.perf_counter()
+    started = time.process_time()
     read_provenance(data)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 BASES = [

@@ -196,9 +196,9 @@ def test_gzip_bombs_are_bounded() -> None:
     alpha = np.ascontiguousarray(plane.reshape(2500, 4000).T)
     pixels = np.zeros((4000, 2500, 3), np.uint8)
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     (finding,) = read_stealth(pixels, alpha)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100 * MAX_PAYLOAD

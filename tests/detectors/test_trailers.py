@@ -50,11 +50,11 @@ def test_count_is_bounded_by_the_directory() -> None:
     data = bytearray(trailer(PEg_Info=NOTE))
     at = data.index(b"SEFH") + 8
     data[at : at + 4] = b"\xff\xff\xff\xff"
-    started = time.perf_counter()
+    started = time.process_time()
     assert trailer_text(bytes(data)) == (("PEg_Info", NOTE),)
     many = trailer(**{f"PEg_Info{'x' * (n % 2)}": NOTE for n in range(2)})
     assert len(trailer_text(many)) == 1
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 @pytest.mark.property
