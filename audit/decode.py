@@ -74,16 +74,20 @@ class Header:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The outcome of decoding: pixels, or a status and a reason of the form `code: detail`."""
+    """The outcome of decoding: pixels, or a status and a reason of the form `code: detail`.
+
+    `alpha` is the alpha plane as stored where the file has one, for text hidden in it.
+    """
 
     header: Header | None
     pixels: UInt8[np.ndarray, "h w 3"] | None
     status: str
     reason: str | None
+    alpha: UInt8[np.ndarray, "h w"] | None = None
 
 
 def decode_image(data: bytes) -> Decoded:
-    """The first frame's pixels as RGB, at full resolution; alpha is dropped, never composited.
+    """The first frame's pixels as RGB, at full resolution; alpha is kept apart, never composited.
 
     Marks and residuals live in the stored values, so nothing is resampled or blended. CMYK and palettes are
     converted by Pillow. Of 16 bits the high byte is kept; where a gray image has no value above 255, the low
@@ -107,11 +111,12 @@ def decode_image(data: bytes) -> Decoded:
                 # two kinds of damage that Pillow passes over: this, and that of JPEGs behind it
                 fault = _find_strip_fault(image) if header.format == "TIFF" else None
                 pixels = _to_rgb(image, data) if fault is None else None
+                alpha = _read_alpha(image) if fault is None else None
         if header.format in ("JPEG", "MPO"):
             fault = find_scan_fault(data)
         if fault is not None:
             return Decoded(header, None, "unreadable", f"damaged: {fault}")
-        return Decoded(header, pixels, "scored", None)
+        return Decoded(header, pixels, "scored", None, alpha)
     except UnidentifiedImageError:
         return Decoded(None, None, *_name_stranger(data))
     except Image.DecompressionBombError as error:
@@ -194,6 +199,11 @@ def _to_rgb(image: Image.Image, data: bytes) -> UInt8[np.ndarray, "h w 3"]:
         return np.repeat(gray.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
     # converting RGB to RGB copies it, a twentieth of the time that decoding takes
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _read_alpha(image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
+    """The alpha plane of a decoded image, None where it has none of its own (a palette's does not count)."""
+    return np.asarray(image.getchannel("A")) if image.mode in ("RGBA", "LA", "PA") else None
 
 
 def _name_stranger(data: bytes) -> tuple[str, str]:

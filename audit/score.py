@@ -19,6 +19,7 @@ from poolproof.audit.pool import Unread
 from poolproof.detectors.embed import AbstractEmbedder, load_embedder
 from poolproof.detectors.forensic import forensic_features
 from poolproof.detectors.provenance import is_declared, is_signed, read_provenance
+from poolproof.detectors.stealth import read_stealth
 from poolproof.watermark.payloads import Payload, load_payloads
 from poolproof.watermark.public_marks import read_marks
 from poolproof.watermark.significance import DETECTION_LEVEL
@@ -131,6 +132,8 @@ def _read_item(data: bytes, scorer: Scorer, row: dict[str, Any]) -> UInt8[np.nda
     if decoded.header is not None:
         row.update(vars(decoded.header))
     findings = read_provenance(data)
+    if decoded.pixels is not None:
+        findings += read_stealth(decoded.pixels, decoded.alpha)
     row.update(
         findings=[vars(finding) for finding in findings],
         signed=is_signed(findings),

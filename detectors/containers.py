@@ -1,9 +1,10 @@
 """Metadata blocks of an image file, read from its bytes without decoding a pixel.
 
 `read_metadata` walks the container (JPEG segments, PNG chunks, RIFF chunks) and returns the blocks in which
-a file says where it comes from. GIF, TIFF, AVIF/HEIC and JPEG XL are searched, not walked. Every length in a
-file is a claim by a stranger: each loop, each inflated text and each packet has a bound below, and bytes
-that do not add up end the walk with a note, never with an exception.
+a file says where it comes from. GIF is walked for its comments and searched for the rest; TIFF, AVIF/HEIC
+and JPEG XL are searched, not walked. Every length in a file is a claim by a stranger: each loop, each
+inflated text and each packet has a bound below, and bytes that do not add up end the walk with a note, never
+with an exception.
 """
 
 from __future__ import annotations
@@ -11,41 +12,36 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from poolproof.detectors.exif import EXIF_HEAD, MAX_TEXT, decode_text
+from poolproof.detectors.trailers import trailer_text
+from poolproof.detectors.xmp import decode_packets, find_packet
 
 Kind = Literal["jpeg", "png", "webp", "gif", "tiff", "isobmff", "jxl", "unknown"]
 
-MAX_TEXT = 4 << 20
-"""Bytes kept of one text, XMP packet or EXIF value, and of one inflated text."""
 MAX_INFLATED = 16 << 20
 """Bytes inflated in one file, over all its compressed texts."""
 MAX_BLOCKS = 1 << 16
 """Segments or chunks walked in one file; image data in pieces of 8 KiB reach this at 512 MiB."""
+MAX_SUBBLOCKS = 1 << 20
+"""Sub-blocks walked in one GIF; each holds up to 255 bytes."""
+MAX_COMMENT = 1 << 20
+"""Bytes read of one GIF comment."""
 MAX_ENTRIES = 1024
 """Texts kept of one file."""
 
-_EXIF_HEAD = b"Exif\0\0"
 _XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENDED_XMP_HEAD = b"http://ns.adobe.com/xmp/extension/\0"
 _PHOTOSHOP_HEAD = b"Photoshop 3.0\0"
 _XMP_KEYWORD = "XML:com.adobe.xmp"
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+# `comf` is ComfyUI's own: a tEXt chunk by another name, in its animations.
+_PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"comf"})
 _JXL_HEAD = b"\0\0\0\x0cJXL "
 _BRANDS = {b"avif": "image/avif", b"avis": "image/avif"}
 
-_EXIF_NAMES = {
-    0x010E: "ImageDescription",
-    0x010F: "Make",
-    0x0110: "Model",
-    0x0131: "Software",
-    0x013B: "Artist",
-    0x9286: "UserComment",
-}
-_EXIF_IFD = 0x8769
-# BYTE, ASCII, UNDEFINED and Exif 3.0's UTF-8: the types of one byte a value
-_BYTE_TYPES = frozenset({1, 2, 7, 129})
 _IIM_NAMES = {b"\x1c\x02\x6e": "Credit"}  # record 2, data set 110
 
 
@@ -59,8 +55,9 @@ class Metadata:
         exif: EXIF block, beginning at its TIFF header. For a TIFF file: the file.
         xmp: XMP packets, joined by line breaks; JPEG's extended packets follow the main one.
         text: PNG texts as (keyword, text), in file order.
-        comments: Texts of JPEG COM segments and of a GIF's first comment.
+        comments: Texts of JPEG COM segments and of a GIF's comments.
         iptc: IPTC-IIM fields as (name, text).
+        trailer: Entries behind the image, as (name, text).
         has_jumbf: True where the container holds a block with the words `jumb` and `c2pa`.
         notes: What was cut or did not add up, in words.
     """
@@ -72,6 +69,7 @@ class Metadata:
     text: tuple[tuple[str, str], ...] = ()
     comments: tuple[str, ...] = ()
     iptc: tuple[tuple[str, str], ...] = ()
+    trailer: tuple[tuple[str, str], ...] = ()
     has_jumbf: bool = False
     notes: tuple[str, ...] = ()
 
@@ -79,8 +77,9 @@ class Metadata:
 def read_metadata(data: bytes) -> Metadata:
     """Metadata blocks of an encoded image. Never raises on what the bytes hold.
 
-    In JPEG the blocks before the first scan are read, and nothing behind it. In PNG and WebP every chunk is
-    visited, so blocks behind the pixels are found too.
+    In JPEG the blocks before the first scan are read, and of what is behind it Samsung's trailer only. In PNG
+    and WebP every chunk is visited, so blocks behind the pixels, or behind the frames of an animation, are
+    found too.
 
     Args:
         data: The whole file.
@@ -88,6 +87,12 @@ def read_metadata(data: bytes) -> Metadata:
     Source: ISO/IEC 10918-1 Annex B (JPEG); PNG third edition, section 11; RFC 9649 (WebP); XMP part 3 (where
         packets lie, JPEG's extended XMP); C2PA 2.2 appendix A (which block carries the manifest store).
     """
+    metadata = _read_container(data)
+    trailer = trailer_text(data) if metadata.kind != "unknown" else ()
+    return replace(metadata, trailer=trailer) if trailer else metadata
+
+
+def _read_container(data: bytes) -> Metadata:
     head = data[:16]
     if head.startswith(b"\xff\xd8\xff"):
         return _read_jpeg(data)
@@ -104,88 +109,6 @@ def read_metadata(data: bytes) -> Metadata:
     if head.startswith((_JXL_HEAD, b"\xff\x0a")):
         return _search(data, "jxl", "image/jxl")
     return Metadata("unknown")
-
-
-def exif_text(exif: bytes) -> dict[str, str]:
-    """Text of the EXIF tags that name an origin, by tag name; empty if the block cannot be read.
-
-    Read are ImageDescription, Make, Model, Software, Artist and UserComment of the first directory and of the
-    Exif directory; the first that is not empty counts. A reader of our own, because Pillow's warns about a
-    damaged block, or raises one of many exception types.
-
-    Args:
-        exif: EXIF block, with or without its six-byte head `Exif`.
-
-    Source: TIFF 6.0, section 2; Exif 3.0, section 4.6 (the first eight bytes of UserComment name its code).
-    """
-    block = exif[len(_EXIF_HEAD) :] if exif.startswith(_EXIF_HEAD) else exif
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
-    if order is None or len(block) < 8:
-        return {}
-    text: dict[str, str] = {}
-    (first,) = struct.unpack_from(order + "I", block, 4)
-    pointer = _read_directory(block, order, first, text)
-    if pointer:
-        _read_directory(block, order, pointer, text)
-    return text
-
-
-def _read_directory(block: bytes, order: str, offset: int, text: dict[str, str]) -> int:
-    """Offset of the Exif directory that this one points to, or 0; texts found go into `text`."""
-    if offset + 2 > len(block):
-        return 0
-    (count,) = struct.unpack_from(order + "H", block, offset)
-    entries = block[offset + 2 : offset + 2 + 12 * min(count, 512)]
-    pointer = 0
-    for tag, kind, size, value in struct.iter_unpack(order + "HHI4s", entries[: len(entries) // 12 * 12]):
-        if tag == _EXIF_IFD:
-            (pointer,) = struct.unpack(order + "I", value)
-        elif tag in _EXIF_NAMES and kind in _BYTE_TYPES:
-            start = struct.unpack(order + "I", value)[0]
-            raw = value[:size] if size <= 4 else block[start : start + min(size, MAX_TEXT)]
-            words = _decode_comment(raw, order) if tag == 0x9286 else _decode(raw)
-            words = words.strip("\0 ")
-            if words:
-                text.setdefault(_EXIF_NAMES[tag], words)
-    return pointer
-
-
-def _decode_comment(raw: bytes, order: str) -> str:
-    code, body = raw[:8], raw[8:]
-    if code == b"UNICODE\0":
-        # The byte order should be the block's, but some writers use big-endian always. In Western text the
-        # zero bytes give it away; elsewhere the block's order is the best guess.
-        even, odd = body[:512:2].count(0), body[1:512:2].count(0)
-        little = odd > even if odd != even else order == "<"
-        return body.decode("utf-16-le" if little else "utf-16-be", "replace")
-    if code in (b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8):
-        return _decode(body)
-    return _decode(raw)
-
-
-def _decode(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
-
-
-def _decode_xmp(parts: Iterable[bytes]) -> tuple[str, bool]:
-    """Packets as one text of at most MAX_TEXT bytes, and whether anything was cut."""
-    texts: list[str] = []
-    left = MAX_TEXT
-    cut = False
-    for part in parts:
-        cut = cut or len(part) > left
-        raw = part[:left]
-        left -= len(raw)
-        if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            texts.append(raw.decode("utf-16", "replace"))
-        elif b"\0" in raw[:2]:  # the packet begins with `<`, so a zero beside it tells the byte order
-            texts.append(raw.decode("utf-16-be" if raw[0] == 0 else "utf-16-le", "replace"))
-        elif raw:
-            texts.append(raw.decode("utf-8", "replace"))
-    return "\n".join(texts), cut
 
 
 def _holds_store(data: bytes, start: int = 0, stop: int | None = None) -> bool:
@@ -224,8 +147,8 @@ def _read_jpeg(data: bytes) -> Metadata:
             break
         pos = stop
         if marker == 0xE1:
-            if data.startswith(_EXIF_HEAD, start):
-                exif = exif or data[start + len(_EXIF_HEAD) : stop]
+            if data.startswith(EXIF_HEAD, start):
+                exif = exif or data[start + len(EXIF_HEAD) : stop]
             elif data.startswith(_XMP_HEAD, start):
                 packets.append(data[start + len(_XMP_HEAD) : stop])
             elif data.startswith(_EXTENDED_XMP_HEAD, start):
@@ -238,12 +161,12 @@ def _read_jpeg(data: bytes) -> Metadata:
         elif marker == 0xED and data.startswith(_PHOTOSHOP_HEAD, start):
             iptc += _read_iim(data[start:stop])
         elif marker == 0xFE and len(comments) < MAX_ENTRIES:
-            comments.append(_decode(data[start:stop]).strip("\0 "))
+            comments.append(decode_text(data[start:stop]).strip("\0 "))
     else:
         notes.append(f"more than {MAX_BLOCKS} segments; the rest was not read")
     # The pieces of one packet share an identity; sorting by it and the offset puts each in order.
     packets.append(b"".join(piece for _, _, piece in sorted(extended)))
-    xmp, cut = _decode_xmp(packets)
+    xmp, cut = decode_packets(packets)
     if cut:
         notes.append(f"XMP cut at {MAX_TEXT} bytes")
     return Metadata(
@@ -251,11 +174,10 @@ def _read_jpeg(data: bytes) -> Metadata:
         "image/jpeg",
         exif,
         xmp,
-        (),
-        tuple(comments),
-        tuple(iptc[:MAX_ENTRIES]),
-        has_jumbf,
-        tuple(notes),
+        comments=tuple(comments),
+        iptc=tuple(iptc[:MAX_ENTRIES]),
+        has_jumbf=has_jumbf,
+        notes=tuple(notes),
     )
 
 
@@ -265,7 +187,7 @@ def _read_iim(block: bytes) -> list[tuple[str, str]]:
         at = block.find(head)
         if at >= 0:
             size = int.from_bytes(block[at + 3 : at + 5])
-            fields.append((name, _decode(block[at + 5 : at + 5 + size])))
+            fields.append((name, decode_text(block[at + 5 : at + 5 + size])))
     return fields
 
 
@@ -289,7 +211,7 @@ def _read_png(data: bytes) -> Metadata:
             continue
         if kind == b"IEND":
             break
-        if kind in (b"tEXt", b"zTXt", b"iTXt"):
+        if kind in _PNG_TEXTS:
             if len(text) >= MAX_ENTRIES:
                 notes.append(f"more than {MAX_ENTRIES} texts; the rest was not read")
                 break
@@ -300,7 +222,7 @@ def _read_png(data: bytes) -> Metadata:
                 notes.append(f"unreadable {kind.decode()} chunk at byte {start - 8}")
                 continue
             keyword, raw = entry
-            budget -= len(raw) if kind != b"tEXt" else 0
+            budget -= len(raw) if kind in (b"zTXt", b"iTXt") else 0
             if keyword == _XMP_KEYWORD:
                 packets.append(raw)
             elif keyword.startswith("Raw profile type "):
@@ -309,20 +231,20 @@ def _read_png(data: bytes) -> Metadata:
                     packets.append(profile[len(_XMP_HEAD) :])
                 elif keyword.endswith("xmp"):
                     packets.append(profile)
-                elif profile.startswith(_EXIF_HEAD):
-                    exif = exif or profile[len(_EXIF_HEAD) :]
+                elif profile.startswith(EXIF_HEAD):
+                    exif = exif or profile[len(EXIF_HEAD) :]
             else:
-                text.append((keyword, _decode(raw)))
+                text.append((keyword, decode_text(raw)))
         elif kind == b"eXIf":
             exif = exif or data[start : min(stop, start + MAX_TEXT)]
         elif kind == b"caBX":
             has_jumbf = has_jumbf or _holds_store(data, start, stop)
     else:
         notes.append(f"more than {MAX_BLOCKS} chunks; the rest was not read")
-    xmp, cut = _decode_xmp(packets)
+    xmp, cut = decode_packets(packets)
     if cut:
         notes.append(f"XMP cut at {MAX_TEXT} bytes")
-    return Metadata("png", "image/png", exif, xmp, tuple(text), (), (), has_jumbf, tuple(notes))
+    return Metadata("png", "image/png", exif, xmp, tuple(text), has_jumbf=has_jumbf, notes=tuple(notes))
 
 
 def _read_png_text(kind: bytes, block: bytes, limit: int) -> tuple[str, bytes] | None:
@@ -377,7 +299,7 @@ def _read_webp(data: bytes) -> Metadata:
             notes.append(f"chunk at byte {pos} is longer than the file")
         pos = stop + (size & 1)
         if kind == b"EXIF":
-            skip = len(_EXIF_HEAD) if data.startswith(_EXIF_HEAD, start) else 0
+            skip = len(EXIF_HEAD) if data.startswith(EXIF_HEAD, start) else 0
             exif = exif or data[start + skip : min(stop, start + MAX_TEXT)]
         elif kind == b"XMP ":
             packets.append(data[start : min(stop, start + MAX_TEXT + 1)])
@@ -385,45 +307,70 @@ def _read_webp(data: bytes) -> Metadata:
             has_jumbf = has_jumbf or _holds_store(data, start, stop)
     else:
         notes.append(f"more than {MAX_BLOCKS} chunks; the rest was not read")
-    xmp, cut = _decode_xmp(packets)
+    xmp, cut = decode_packets(packets)
     if cut:
         notes.append(f"XMP cut at {MAX_TEXT} bytes")
-    return Metadata("webp", "image/webp", exif, xmp, (), (), (), has_jumbf, tuple(notes))
+    return Metadata("webp", "image/webp", exif, xmp, has_jumbf=has_jumbf, notes=tuple(notes))
 
 
 def _search(data: bytes, kind: Kind, mime: str) -> Metadata:
     """Metadata of a container that is not walked: what a plain search of its bytes finds."""
     notes: list[str] = []
-    xmp = ""
-    start = data.find(b"<x:xmpmeta")
-    if start >= 0:
-        stop = data.find(b"</x:xmpmeta>", start, start + MAX_TEXT)
-        if stop < 0:
-            notes.append(f"XMP without an end, cut at {MAX_TEXT} bytes")
-        xmp, _ = _decode_xmp([data[start : stop if stop >= 0 else start + MAX_TEXT]])
+    packet, cut = find_packet(data)
+    if cut:
+        notes.append(f"XMP without an end, cut at {MAX_TEXT} bytes")
+    xmp, _ = decode_packets([packet])
     exif = b""
     comments: tuple[str, ...] = ()
     if kind == "tiff":
         exif = data
     elif kind == "gif":
-        comments = _read_gif_comment(data)
+        comments = _read_gif_comments(data)
     else:
         # A TIFF header whose first directory follows at once: eight fixed bytes, so chance finds none.
         marks = (data.find(b"II*\0\x08\0\0\0"), data.find(b"MM\0*\0\0\0\x08"))
         at = min((mark for mark in marks if mark >= 0), default=-1)
         exif = data[at : at + MAX_TEXT] if at >= 0 else b""
-    return Metadata(kind, mime, exif, xmp, (), comments, (), _holds_store(data), tuple(notes))
+    return Metadata(
+        kind, mime, exif, xmp, comments=comments, has_jumbf=_holds_store(data), notes=tuple(notes)
+    )
 
 
-def _read_gif_comment(data: bytes) -> tuple[str, ...]:
-    at = data.find(b"!\xfe")
-    if at < 0:
-        return ()
+def _read_gif_comments(data: bytes) -> tuple[str, ...]:
+    """Texts of a GIF's comments, before, between and behind its frames. Source: GIF89a, sections 15 to 27."""
+    comments: list[str] = []
+    left = MAX_SUBBLOCKS
+    try:
+        pos = 13 + _table_size(data[10])
+        for _ in range(MAX_BLOCKS):
+            kind, is_comment = data[pos], data[pos : pos + 2] == b"!\xfe"
+            if kind == 0x2C:  # image descriptor: its table, then the code size, then the sub-blocks
+                pos += 10 + _table_size(data[pos + 9]) + 1
+            elif kind == 0x21:  # extension: its label, then the sub-blocks
+                pos += 2
+            else:
+                break
+            first = pos
+            while (size := data[pos]) and left:
+                pos += size + 1
+                left -= 1
+            if is_comment and len(comments) < MAX_ENTRIES:
+                comments.append(_join_subblocks(data[first : min(pos, first + MAX_COMMENT)]))
+            pos += 1
+    except IndexError:  # the file ends here; what was found stands
+        return tuple(comments)
+    return tuple(comments)
+
+
+def _join_subblocks(block: bytes) -> str:
     pieces: list[bytes] = []
-    pos = at + 2
-    while (
-        pos < len(data) and data[pos] and len(pieces) < 512
-    ):  # sub-blocks of at most 255 bytes, ended by a 0
-        pieces.append(data[pos + 1 : pos + 1 + data[pos]])
-        pos += 1 + data[pos]
-    return (_decode(b"".join(pieces)),)
+    pos = 0
+    while pos < len(block):
+        pieces.append(block[pos + 1 : pos + 1 + block[pos]])
+        pos += 1 + block[pos]
+    return decode_text(b"".join(pieces))
+
+
+def _table_size(flags: int) -> int:
+    """Bytes of a GIF's colour table, from the flags that announce it."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

@@ -8,7 +8,7 @@ from typing import Literal
 
 Tier = Literal["signed", "declared"]
 Confidence = Literal["verified", "stated", "weak"]
-Source = Literal["c2pa", "xmp", "exif", "png-text", "comment", "iptc"]
+Source = Literal["c2pa", "xmp", "exif", "png-text", "comment", "iptc", "trailer", "stealth"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ C2PA_GENERATORS: tuple[tuple[str, Confidence], ...] = (
     (r"\bstability ai\b|\bbria\b|\bfal-ai\b", "weak"),
     (r"\bvolcengine\b|\bbyteplus\b|\bdreamina\b", "weak"),
     (r"\bdall.?e\b|\bgpt-(?:4o|image)", "weak"),
+    (r"\beleven ?labs\b|\bideogram\b|\bmidjourney\b", "weak"),
 )
 """Patterns of generator names, for a lower-case name with `_` as a space. The first that is found counts."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from poolproof.detectors.findings import (
@@ -28,6 +30,7 @@ _ACCEPTED_FAILURES = (
 )
 _PASSES = frozenset({"validated", "match", "trusted", "insideValidity", "accessible", "notRevoked"})
 _MAX_MANIFESTS = 256
+_MAX_NAMES = 256
 
 
 def read_manifests(data: bytes, mime: str | None) -> Iterator[Finding]:
@@ -55,6 +58,8 @@ def read_manifests(data: bytes, mime: str | None) -> Iterator[Finding]:
                 field, synthetic = "ingredient", False
                 value = f"{value} in {_string(manifests[label].get('title')) or label}"
             yield _manifest_finding(field, value, synthetic, confidence, fault)
+        for algorithm in dict.fromkeys(_read_soft_bindings(manifests[label])):
+            yield _manifest_finding("c2pa.soft-binding", algorithm, False, "weak", fault)
     if silent:
         name = next((name for _, name in _read_names(manifests[active])), "unnamed software")
         yield _manifest_finding("claim_generator", name, False, "verified", _fault(store))
@@ -93,21 +98,28 @@ def _walk(
 ) -> Iterator[tuple[str, bool, str | None]]:
     """Each manifest's label, whether its statements are the image's own, and the first check it failed."""
     deltas = _deltas(store)
-    pending: list[tuple[str, bool, str | None]] = [(active, True, _fault(store))]
+    # Own ones first: a manifest that is both parent and component is the image's own. Each label waits at most
+    # once in each queue, whatever loops the ingredients make.
+    parents: deque[tuple[str, str | None]] = deque([(active, _fault(store))])
+    others: deque[tuple[str, str | None]] = deque()
+    queued: set[tuple[str, bool]] = {(active, True)}
     seen: set[str] = set()
-    while pending and len(seen) < _MAX_MANIFESTS:
-        # Own ones first: a manifest that is both parent and component is the image's own.
-        pending.sort(key=lambda step: not step[1])
-        label, own, fault = pending.pop(0)
+    while (parents or others) and len(seen) < _MAX_MANIFESTS:
+        own = bool(parents)
+        label, fault = (parents or others).popleft()
         if label in seen:
             continue
         seen.add(label)
         yield label, own, fault
         for ingredient in _dicts(manifests[label].get("ingredients")):
             child = ingredient.get("active_manifest")
-            if isinstance(child, str) and child in manifests:
-                parent = own and ingredient.get("relationship") == "parentOf"
-                pending.append((child, parent, fault or deltas.get(child) or _recorded_fault(ingredient)))
+            if not isinstance(child, str) or child not in manifests:
+                continue
+            parent = own and ingredient.get("relationship") == "parentOf"
+            if (child, parent) not in queued:
+                queued.add((child, parent))
+                step = child, fault or deltas.get(child) or _recorded_fault(ingredient)
+                (parents if parent else others).append(step)
     for label in list(manifests)[:_MAX_MANIFESTS]:
         if label not in seen:
             yield label, False, "not checked: no link to the active manifest"
@@ -153,6 +165,8 @@ def _recorded_fault(ingredient: dict[str, Any]) -> str | None:
 def _read_statements(manifest: dict[str, Any]) -> Iterator[tuple[str, str, bool, Confidence]]:
     """What a manifest states: field, value, synthetic, confidence. Names count where it gives no type."""
     typed = False
+    values: set[str] = set()
+    terms: set[str] = set()
     for assertion in _dicts(manifest.get("assertions")):
         label, data = _string(assertion.get("label")), _dict(assertion.get("data"))
         if label.startswith("c2pa.ai_generated_content"):
@@ -161,16 +175,50 @@ def _read_statements(manifest: dict[str, Any]) -> Iterator[tuple[str, str, bool,
         # Actions carry the type each; metadata assertions carry it as a property with some prefix.
         for carrier in (data, *_dicts(data.get("actions"))):
             for key, value in carrier.items():
-                if isinstance(value, str) and key.rsplit(":", 1)[-1].lower() == "digitalsourcetype":
-                    term = vocabulary_term(value)
+                if key.rsplit(":", 1)[-1].lower() != "digitalsourcetype" or not isinstance(value, str):
+                    continue
+                if value in values:
+                    continue
+                values.add(value)
+                term = vocabulary_term(value)
+                if term not in terms:
+                    terms.add(term)
                     if term.lower() in SYNTHETIC_TERMS | CAPTURE_TERMS:
                         typed = True
                         yield "digitalSourceType", term, term.lower() in SYNTHETIC_TERMS, "verified"
-    if not typed:
-        for field, name in _read_names(manifest):
-            confidence = name_confidence(name)
-            if confidence is not None:
-                yield field, name, True, confidence
+    if typed:
+        return
+    named = False
+    for field, name in islice(dict.fromkeys(_read_names(manifest)), _MAX_NAMES):
+        confidence = name_confidence(name)
+        if confidence is not None:
+            named = True
+            yield field, name, True, confidence
+    for field, name in () if named else _read_signer(manifest):
+        # Who signs need not have made it: hosts sign what was uploaded, too.
+        if name_confidence(name) is not None:
+            yield field, name, True, "weak"
+
+
+def _read_soft_bindings(manifest: dict[str, Any]) -> Iterator[str]:
+    """Names of watermarks and fingerprints by which a stripped manifest can be found again.
+
+    They say where the manifest is, not what it states: photographs are bound as well.
+
+    Source: C2PA 2.2, section 18.10; the C2PA soft binding algorithm list.
+    """
+    for assertion in _dicts(manifest.get("assertions")):
+        data = _dict(assertion.get("data"))
+        if _string(assertion.get("label")).startswith("c2pa.soft-binding") and _string(data.get("alg")):
+            yield data["alg"]
+
+
+def _read_signer(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Whom the signing certificate names, as (field, name). Anyone can write a certificate."""
+    signature = _dict(manifest.get("signature_info"))
+    for field in ("issuer", "common_name"):
+        if isinstance(signature.get(field), str):
+            yield f"signature {field}", signature[field]
 
 
 def _read_names(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -33,9 +33,7 @@ def load_peer(name: str, bits: Sequence[int]) -> AbstractScheme:
         if name == "blind-watermark":
             return BlindWatermark(bits)
     except ImportError as error:
-        raise MissingExtra(
-            f"{package} is not installed ({error.name}); pip install --no-deps {package} opencv-python-headless"
-        ) from error
+        raise MissingExtra(package, "peers") from error
     raise InputError(f"scheme: got {name!r}, allowed {', '.join(PEERS)}; choose one")
 
 

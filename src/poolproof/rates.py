@@ -74,7 +74,7 @@ def rate_table(table: RateTable, *, name: str, title: str) -> Markup:
             for column, value in enumerate(table.values[row]):
                 corner = (left + column * cell + 1, top + 1)
                 axes.add_patch(
-                    Rectangle(corner, cell - 2, _ROW - 2, facecolor="none", edgecolor=COLOURS["grid"])
+                    Rectangle(corner, cell - 2, _ROW - 2, facecolor="none", edgecolor=COLOURS["line"])
                 )
                 words = "–" if np.isnan(value) else f"{100 * value:.0f}"
                 if not np.isnan(value):

@@ -210,6 +210,24 @@ def test_every_mode_becomes_rgb(make_image: MakeImage, encode: Encode, mode: str
     assert np.array_equal(pixels_of(decoded), np.asarray(image.convert("RGB")))
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_comes_back_beside_the_pixels(encode: Encode, rng: np.random.Generator, kind: str) -> None:
+    """The alpha plane of a file that has one comes back as stored, and is None where there is none."""
+    values = rng.integers(0, 256, (21, 16, 4), np.uint8)
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    found = decode_image(encode(Image.fromarray(values), kind, **options))
+    assert found.alpha is not None
+    assert np.array_equal(found.alpha, values[:, :, 3])
+    assert np.array_equal(pixels_of(found), values[:, :, :3])
+    assert decode_image(encode(Image.fromarray(values[:, :, :3]), kind)).alpha is None
+    if kind == "PNG":
+        gray = decode_image(encode(Image.fromarray(values[:, :, 2:]), kind))
+        assert gray.alpha is not None
+        assert np.array_equal(gray.alpha, values[:, :, 3])
+        palette = Image.fromarray(values[:, :, :3]).quantize(16)
+        assert decode_image(encode(palette, kind, transparency=3)).alpha is None
+
+
 def test_alpha_is_dropped_and_not_composited(encode: Encode) -> None:
     """Pixels under full transparency keep their colours: marks live there too."""
     values = np.full((16, 16, 4), (200, 10, 30, 0), np.uint8)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_pools import add_evidence, write_class, write_mixed
+from PIL import Image
 
 from poolproof.audit.plan import make_plan
 from poolproof.audit.pool import open_pool
@@ -64,6 +65,34 @@ def test_a_row_tells_all_that_was_read(tmp_path: Path) -> None:
     assert declared["findings"][0]["tier"] == "declared"  # type: ignore[index]
     assert marked["mark_payload"] == "sdxl"
     assert marked["mark_pvalue"] < DETECTION_LEVEL  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("magic", "channels"), [(b"stealth_pnginfo", slice(3, 4)), (b"stealth_rgbinfo", slice(3))]
+)
+def test_text_in_the_lowest_bits_is_evidence(tmp_path: Path, magic: bytes, channels: slice) -> None:
+    """Text hidden in alpha or in the colours stands among the findings and declares the item."""
+    pool = write_class(tmp_path / "pool", 1, synthetic=False, seed=0)
+    rgba = np.asarray(Image.open(pool / "0000.png").convert("RGBA")).copy()
+    payload = magic + (8 * 4).to_bytes(4, "big") + b"text"
+    bits = np.unpackbits(np.frombuffer(payload, np.uint8))
+    columns = rgba[:, :, channels].transpose(1, 0, 2).reshape(-1)
+    columns[: len(bits)] = columns[: len(bits)] & 254 | bits
+    n_channels = rgba[:, :, channels].shape[2]
+    rgba[:, :, channels] = columns.reshape(rgba.shape[1], rgba.shape[0], n_channels).transpose(1, 0, 2)
+    Image.fromarray(rgba).save(pool / "0000.png")
+    (row,) = evidence(pool, tmp_path / "plan.parquet", Scorer())
+    assert row["findings"] == [
+        {
+            "tier": "declared",
+            "synthetic": True,
+            "source": "stealth",
+            "field": magic.decode(),
+            "value": "text",
+            "confidence": "stated",
+        }
+    ]
+    assert (row["declared"], row["signed"], row["mode"]) == (True, False, "RGBA")
 
 
 def test_marks_can_be_left_unread(tmp_path: Path) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import chunk, segment, with_chunks, with_segments
 from PIL import Image, PngImagePlugin, features
 
 from poolproof.detectors.containers import (
     MAX_BLOCKS,
     MAX_ENTRIES,
     MAX_INFLATED,
-    MAX_TEXT,
-    exif_text,
     read_metadata,
 )
+from poolproof.detectors.exif import MAX_TEXT, exif_text
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>text \xc3\xa9</rdf:RDF></x:xmpmeta>'
 
@@ -44,29 +44,6 @@ def some_exif() -> Image.Exif:
     exif[0x010F] = "Mk"  # short enough to lie inside the directory entry
     exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0a comment"
     return exif
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    """A PNG chunk with its checksum."""
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def with_chunks(*chunks: bytes, last: bool = False) -> bytes:
-    """A PNG with chunks behind its header, or behind its image data."""
-    data = encoded("PNG")
-    at = data.rindex(b"IEND") - 4 if last else 33
-    return data[:at] + b"".join(chunks) + data[at:]
-
-
-def segment(marker: int, body: bytes) -> bytes:
-    """A JPEG segment."""
-    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
-
-
-def with_segments(*segments: bytes) -> bytes:
-    """A JPEG with segments behind its first marker."""
-    data = encoded("JPEG")
-    return data[:2] + b"".join(segments) + data[2:]
 
 
 def rich_files() -> dict[str, bytes]:
@@ -163,6 +140,80 @@ def test_animated_png_is_walked() -> None:
     assert read_metadata(out.getvalue()).text == (("key", "value"),)
 
 
+def test_texts_between_and_behind_frames_are_found() -> None:
+    """Texts of an animated PNG behind its first frame are read, also in ComfyUI's chunk."""
+    info = PngImagePlugin.PngInfo()
+    info.add(b"comf", b"prompt\0{}", after_idat=True)
+    info.add(b"tEXt", b"late\0text", after_idat=True)
+    frame = picture()
+    out = io.BytesIO()
+    frame.save(out, "PNG", save_all=True, append_images=[frame.rotate(90)], pnginfo=info)
+    data = out.getvalue()
+    assert data.index(b"IDAT") < data.index(b"comf")
+    last = data.rindex(b"IEND") - 4
+    data = data[:last] + chunk(b"zTXt", b"last\0\0" + zlib.compress(b"words")) + data[last:]
+    assert set(read_metadata(data).text) == {("prompt", "{}"), ("late", "text"), ("last", "words")}
+
+
+def test_animated_webp_is_walked() -> None:
+    """EXIF and XMP of an animated WebP stand behind its frames and are read."""
+    frame = picture()
+    out = io.BytesIO()
+    frame.save(out, "WEBP", save_all=True, append_images=[frame.rotate(90)], exif=some_exif(), xmp=XMP)
+    data = out.getvalue()
+    assert data.rindex(b"ANMF") < data.index(b"EXIF") < data.index(b"XMP ")
+    metadata = read_metadata(data)
+    assert exif_text(metadata.exif)["Software"] == "Some Software 1.2"
+    assert "text é" in metadata.xmp
+
+
+def test_gif_comments_are_found_anywhere() -> None:
+    """Comments before, between and behind the frames of a GIF come back, and none from its pixels."""
+    frame = picture()
+    out = io.BytesIO()
+    frame.save(out, "GIF", save_all=True, append_images=[frame.rotate(90)], comment=b"one")
+    data = out.getvalue()
+    second = data.rindex(b"!\xf9")  # the graphic control of the last frame
+    assert read_metadata(data).comments == ("one",)
+    data = data[:second] + b"!\xfe\3two\0" + data[second:-1] + b"!\xfe\2th\3ree\0" + data[-1:]
+    assert read_metadata(data).comments == ("one", "two", "three")
+    still = data.replace(b"!\xfe\3one\0", b"")
+    pixels = still.index(b",", 13 + 768) + 11
+    assert b"!\xfe" in (hidden := still[: pixels + 9] + b"!\xfe\3bad\0" + still[pixels + 16 :])
+    assert "bad" not in read_metadata(hidden).comments
+
+
+@pytest.mark.parametrize("container", ["jpeg", "png", "webp"])
+def test_xmp_megabytes_into_the_file_is_found(container: str) -> None:
+    """A packet behind ten megabytes of other blocks is read like one in front."""
+    blocks = {
+        "png": chunk(b"IDAT", bytes(5 << 20)) * 2 + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+        "jpeg": segment(0xEB, b"JP" + bytes(65000)) * 160
+        + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP),
+        "webp": (b"VP8 " + struct.pack("<I", 5 << 20) + bytes(5 << 20)) * 2
+        + b"XMP "
+        + struct.pack("<I", len(XMP))
+        + XMP,
+    }
+    data = {
+        "png": with_chunks(blocks["png"], last=True),
+        "jpeg": with_segments(blocks["jpeg"]),
+        "webp": encoded("WEBP") + blocks["webp"],
+    }[container]
+    assert data.index(XMP) > 10_000_000
+    assert "text é" in read_metadata(data).xmp
+
+
+@pytest.mark.parametrize("prefix", ["x", "xap", "a.b-c"])
+def test_searched_packets_may_have_any_prefix(prefix: str) -> None:
+    """In a container that is searched, the packet is found whatever its namespace prefix."""
+    packet = XMP.replace(b"x:xmpmeta", prefix.encode() + b":xmpmeta")
+    metadata = read_metadata(encoded("GIF") + packet + b"trailing")
+    assert "<rdf:RDF>text é</rdf:RDF>" in metadata.xmp
+    assert "trailing" not in metadata.xmp
+    assert metadata.notes == ()
+
+
 def test_extended_xmp_follows_the_main_packet() -> None:
     """Pieces of JPEG's extended XMP are put in order behind the main packet."""
     head = b"http://ns.adobe.com/xmp/extension/\0" + b"A" * 32
@@ -177,15 +228,6 @@ def test_utf16_xmp_is_decoded(codec: str) -> None:
     """A packet in UTF-16 is decoded by its first bytes."""
     body = b"http://ns.adobe.com/xap/1.0/\0" + "<x:xmpmeta>ü</x:xmpmeta>".encode(codec)
     assert "<x:xmpmeta>ü</x:xmpmeta>" in read_metadata(with_segments(segment(0xE1, body))).xmp
-
-
-@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
-def test_unicode_comment_is_decoded_in_either_byte_order(codec: str) -> None:
-    """A UserComment marked UNICODE is decoded in the byte order that it is written in, not the block's."""
-    exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + "Steps: 20, ü".encode(codec)
-    data = encoded("JPEG", exif=exif)
-    assert exif_text(read_metadata(data).exif) == {"UserComment": "Steps: 20, ü"}
 
 
 def test_profiles_in_png_text_are_unpacked() -> None:
@@ -264,51 +306,34 @@ def test_lying_lengths_end_the_walk() -> None:
     assert read_metadata(webp).notes == ("chunk at byte 12 is longer than the file",)
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
-        b"II*\0\xff\xff\xff\xff",
-        b"II*\0\x08\0\0\0\xff\xff",
-        b"MM\0*\0\0\0\x08\0\1\x87\x69\0\4\0\0\0\1\0\0\0\x08",  # the Exif directory is this directory
-        b"II*\0\x08\0\0\0\1\0\x31\x01\2\0\xff\xff\xff\xff\xff\xff\xff\xff",  # endless text, nowhere
-        b"II*\0\x08\0\0",
-        b"II+\0\x08\0\0\0\0\0\0\0",
-        b"",
-    ],
-)
-def test_damaged_exif_gives_no_text(block: bytes) -> None:
-    """A damaged EXIF block is empty, not an exception and not a loop."""
-    assert exif_text(block) == {}
-
-
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
 def test_inflated_text_is_bounded(kind: bytes) -> None:
     """A text that inflates to a gigabyte is cut, and many of them share one budget."""
     squeeze = zlib.compressobj(9)
     bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(64)) + squeeze.flush()
     head = b"key\0\0" if kind == b"zTXt" else b"key\0\1\0\0\0"
-    started = time.perf_counter()
+    started = time.process_time()
     metadata = read_metadata(with_chunks(*[chunk(kind, head + bomb)] * 40))
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 1
     assert max(len(text) for _, text in metadata.text) <= MAX_TEXT
     assert sum(len(text) for _, text in metadata.text) <= MAX_INFLATED
     assert any("unreadable" in note for note in metadata.notes)
 
 
 def test_large_xmp_is_cut() -> None:
-    """20 MB of XMP give the first MAX_TEXT bytes and a note, in bounded time."""
-    big = b"<x:xmpmeta>" + b"<a/>" * 5_000_000
+    """50 MB of XMP give the first MAX_TEXT bytes and a note, in less than a second."""
+    big = b"<x:xmpmeta>" + b"<a/>" * 12_500_000
     png = with_chunks(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + big))
     pieces = [b"http://ns.adobe.com/xap/1.0/\0" + big[at : at + 65000] for at in range(0, len(big), 65000)]
     jpeg = with_segments(*(segment(0xE1, piece) for piece in pieces))
     webp = encoded("WEBP") + b"XMP " + struct.pack("<I", len(big)) + big
     gif = encoded("GIF") + big
-    started = time.perf_counter()
+    started = time.process_time()
     for data in (png, jpeg, webp, gif):
         metadata = read_metadata(data)
         assert MAX_TEXT <= len(metadata.xmp) <= MAX_TEXT + 1000
         assert any("XMP" in note for note in metadata.notes)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 1
 
 
 def test_many_blocks_are_bounded() -> None:
@@ -318,6 +343,12 @@ def test_many_blocks_are_bounded() -> None:
     assert any("texts" in note for note in texts.notes)
     empty = read_metadata(with_chunks(chunk(b"abCD", b"") * 1_000_000))
     assert empty.notes == (f"more than {MAX_BLOCKS} chunks; the rest was not read",)
+    started = time.process_time()
+    subblocks = read_metadata(encoded("GIF")[:-1] + b"!\xfe" + b"\1a" * 20_000_000)
+    assert len(subblocks.comments[0]) <= 1 << 20
+    comments = read_metadata(encoded("GIF")[:-1] + b"!\xfe\1a\0" * 5_000_000)
+    assert len(comments.comments) == MAX_ENTRIES
+    assert time.process_time() - started < 1
     fill = read_metadata(b"\xff\xd8" + b"\xff" * 1_000_000)
     assert fill.notes == (f"more than {MAX_BLOCKS} segments; the rest was not read",)
 
@@ -345,11 +376,3 @@ def test_mutated_files_never_raise(container: str, edits: list[tuple[int, bytes]
         data[start : start + len(new)] = new
     metadata = read_metadata(bytes(data[: len(data) - stop % len(data) // 4]))
     assert all(isinstance(text, str) for text in exif_text(metadata.exif).values())
-
-
-@pytest.mark.property
-@settings(max_examples=300, deadline=None)
-@given(block=st.binary(max_size=200), order=st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
-def test_arbitrary_exif_never_raises(block: bytes, order: bytes) -> None:
-    """Arbitrary bytes behind a TIFF header are read to some texts, or to none."""
-    assert isinstance(exif_text(order + block), dict)

@@ -16,10 +16,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from poolproof.audit.credentials import Identity, make_identity, sign_message
-from poolproof.detectors.provenance import Finding, describe, is_declared, is_signed, read_provenance
+from poolproof.detectors import manifests as manifests_module
+from poolproof.detectors.provenance import (
+    MAX_FINDINGS,
+    Finding,
+    describe,
+    is_declared,
+    is_signed,
+    read_provenance,
+)
 
 TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
@@ -296,3 +304,182 @@ def test_mutated_manifest_never_raises(
     findings = read_provenance(bytes(data[: len(data) - stop % len(data) // 4]))
     assert all(f.value.isprintable() and len(f.value) <= 200 for f in findings)
     assert describe(findings) is None or findings
+
+
+# --- What the reader of manifests hands over, made up ---
+
+
+def test_soft_binding_states_nothing(identity: Identity) -> None:
+    """A watermark or fingerprint named in a manifest is a weak finding that is not synthetic."""
+    binding = {
+        "label": "c2pa.soft-binding",
+        "data": {"alg": "com.adobe.trustmark.P", "blocks": [{"scope": {}, "value": "Mg=="}]},
+    }
+    findings = read_provenance(sign(encoded("JPEG"), identity, [created(None)], extra=[binding]))
+    assert findings == (
+        Finding("signed", False, "c2pa", "c2pa.soft-binding", "com.adobe.trustmark.P", "weak"),
+        Finding("signed", False, "c2pa", "claim_generator", "Some Editor", "verified"),
+    )
+    assert describe(findings) == "signed, not synthetic: C2PA claim_generator 'Some Editor'"
+
+
+def test_chatgpt_states_in_the_parent(identity: Identity, synthetic: bytes) -> None:
+    """ChatGPT's form, opened in the active manifest and typed in the parent, is signed and synthetic."""
+    findings = read_provenance(opened(identity, synthetic, name="ChatGPT"))
+    assert [(f.field, f.value, f.confidence) for f in findings] == [
+        ("claim_generator", "ChatGPT", "stated"),
+        ("digitalSourceType", "trainedAlgorithmicMedia", "verified"),
+    ]
+    assert is_signed(findings)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_manifest_in_avif_is_read(identity: Identity) -> None:
+    """The box of an ISO base media file that holds a manifest is read like the blocks of other containers."""
+    data = sign(encoded("AVIF"), identity, [created("trainedAlgorithmicMedia")], mime="image/avif")
+    assert b"\xd8\xfe\xc3\xd6\x1b\x0e\x48\x3c\x92\x97\x58\x28\x87\x7e\xc4\x81" in data
+    assert is_signed(read_provenance(data))
+
+
+@pytest.mark.parametrize("container", ["PNG", "WEBP"])
+def test_manifest_of_an_animation_is_read(identity: Identity, container: str) -> None:
+    """A signed animated file is signed."""
+    frames = [Image.open(io.BytesIO(encoded("PNG", seed))) for seed in range(3)]
+    data = encoded_frames(frames, container)
+    signed = sign(data, identity, [created("trainedAlgorithmicMedia")], mime=f"image/{container.lower()}")
+    assert is_signed(read_provenance(signed))
+    assert getattr(Image.open(io.BytesIO(signed)), "n_frames", 1) == 3
+
+
+def encoded_frames(frames: Sequence[Image.Image], container: str) -> bytes:
+    """An animated file."""
+    out = io.BytesIO()
+    frames[0].save(out, container, save_all=True, append_images=list(frames[1:]))
+    return out.getvalue()
+
+
+def store_of(manifests: Mapping[str, Mapping[str, Any]], active: str) -> dict[str, Any]:
+    """A store as the reader reports it where all checks of the active manifest pass."""
+    passed = [{"code": "claimSignature.validated"}, {"code": "assertion.dataHash.match"}]
+    results = {"activeManifest": {"success": passed, "failure": []}}
+    return {"active_manifest": active, "manifests": manifests, "validation_results": results}
+
+
+def from_parents(*labels: str, **fields: Any) -> dict[str, Any]:
+    """A manifest that was opened from others."""
+    parents = [{"relationship": "parentOf", "active_manifest": label, "title": label} for label in labels]
+    return {"ingredients": parents, **fields}
+
+
+def read_store(monkeypatch: pytest.MonkeyPatch, store: dict[str, Any]) -> tuple[Finding, ...]:
+    """Findings of a file whose store is the given one; reading must take less than a second."""
+    monkeypatch.setattr(manifests_module, "_read_store", lambda data, mime: store)
+    started = time.process_time()
+    findings = read_provenance(encoded("PNG")[:33] + CABX + encoded("PNG")[33:])
+    assert time.process_time() - started < 1
+    return findings
+
+
+TYPED = {
+    "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [created("trainedAlgorithmicMedia")]}}]
+}
+CABX = struct.pack(">I", 9) + b"caBXjumb c2pa" + bytes(4)
+
+
+def test_signers_name_is_weak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator that only the certificate names is weak; a name of the software, or a type, goes before it."""
+    signer = {"signature_info": {"issuer": "Some Trust", "common_name": "Black Forest Labs Inc."}}
+    (finding,) = read_store(monkeypatch, store_of({"a": signer}, "a"))
+    assert (finding.field, finding.confidence, finding.synthetic) == ("signature common_name", "weak", True)
+    assert not is_signed((finding,))
+    named = {**signer, "claim_generator": "Eleven Labs/1.0"}
+    assert [f.field for f in read_store(monkeypatch, store_of({"a": named}, "a"))] == ["claim_generator"]
+    typed = {**signer, **TYPED}
+    assert [f.field for f in read_store(monkeypatch, store_of({"a": typed}, "a"))] == ["digitalSourceType"]
+
+
+@pytest.mark.parametrize(
+    "manifests",
+    [
+        {"a": from_parents("a", **TYPED)},
+        {"a": from_parents("b"), "b": from_parents("a", **TYPED)},
+        {"a": from_parents("b", "b", "c"), "b": from_parents("c", "a"), "c": from_parents("a", "b", **TYPED)},
+    ],
+)
+def test_loops_of_ingredients_end(
+    monkeypatch: pytest.MonkeyPatch, manifests: dict[str, dict[str, Any]]
+) -> None:
+    """Manifests that are each other's parents are visited once each, and what one of them states counts."""
+    findings = read_store(monkeypatch, store_of(manifests, "a"))
+    assert findings == (
+        Finding("signed", True, "c2pa", "digitalSourceType", "trainedAlgorithmicMedia", "verified"),
+    )
+
+
+def test_large_stores_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain of 100,000 parents, each also listed 100 times, is walked as far as the bound."""
+    chain = {str(n): from_parents(*([str(n + 1)] * 100)) for n in range(2000)}
+    chain |= {str(n): from_parents(str(n + 1)) for n in range(2000, 100_000)}
+    chain["300"] |= TYPED
+    assert not any(f.synthetic for f in read_store(monkeypatch, store_of(chain, "0")))
+    chain["255"] |= TYPED
+    assert is_signed(read_store(monkeypatch, store_of(chain, "0")))
+
+
+def test_many_statements_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest of 100,000 different statements gives the first of them."""
+    actions = [created("digitalCapture", softwareAgent=f"OpenAI {n}") for n in range(100_000)]
+    untyped = [{**action, "digitalSourceType": TYPES + "humanEdits"} for action in actions]
+    for listed in (actions, untyped):
+        manifest = {"assertions": [{"label": "c2pa.actions", "data": {"actions": listed}}]}
+        assert 0 < len(read_store(monkeypatch, store_of({"a": manifest}, "a"))) <= MAX_FINDINGS
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        {},
+        {"active_manifest": "a"},
+        {"active_manifest": ["a"], "manifests": {"a": {}}},
+        {"active_manifest": "a", "manifests": [1]},
+        {"active_manifest": "a", "manifests": {"a": 1}},
+        store_of({"a": {"ingredients": 1, "assertions": {"x": 1}, "claim_generator": 1}}, "a"),
+        store_of({"a": {"ingredients": [1, {"active_manifest": 1}], "assertions": [1, {"data": 1}]}}, "a"),
+        store_of({"a": {"assertions": [{"label": 1, "data": {"actions": [{"digitalSourceType": 1}]}}]}}, "a"),
+        store_of({"a": {"assertions": [{"label": "c2pa.soft-binding", "data": {"alg": 1}}]}}, "a"),
+        store_of({"a": {"signature_info": [1], "claim_generator_info": [{"name": 1}]}}, "a"),
+        {"active_manifest": "a", "manifests": {"a": TYPED}, "validation_results": {"activeManifest": 1}},
+        {"active_manifest": "a", "manifests": {"a": TYPED}, "validation_results": {"ingredientDeltas": [1]}},
+    ],
+)
+def test_odd_stores_are_never_signed(monkeypatch: pytest.MonkeyPatch, store: dict[str, Any]) -> None:
+    """Values of other types than a store holds give findings or none, and never a synthetic signed one."""
+    assert not is_signed(read_store(monkeypatch, store))
+
+
+@pytest.mark.parametrize("depth", [100, 10_000, 200_000])
+def test_nested_boxes_take_bounded_time(depth: int) -> None:
+    """Boxes nested 200,000 deep inside a store take less than a second and are no finding."""
+    uuid = b"c2%s\0\x11\0\x10\x80\0\0\xaa\0\x38\x9b\x71"
+    head = struct.pack(">I", 35) + b"jumd" + uuid % b"ma" + b"\x03urn:uuid:\0"
+    step = 8 + len(head)
+    inside = b"".join(struct.pack(">I", step * left) + b"jumb" + head for left in range(depth, 0, -1))
+    top = struct.pack(">I", 30) + b"jumd" + uuid % b"pa" + b"\x03c2pa\0"
+    body = struct.pack(">I", 8 + len(top) + len(inside)) + b"jumb" + top + inside
+    block = struct.pack(">I", len(body)) + b"caBX" + body + struct.pack(">I", zlib.crc32(b"caBX" + body))
+    data = encoded("PNG")
+    started = time.process_time()
+    assert read_provenance(data[:33] + block + data[33:]) == ()
+    assert time.process_time() - started < 1
+
+
+def test_wide_boxes_take_bounded_time() -> None:
+    """A million empty boxes inside a store take less than a second and are no finding."""
+    box = struct.pack(">I", 8) + b"free"
+    top = struct.pack(">I", 30) + b"jumdc2pa\0\x11\0\x10\x80\0\0\xaa\0\x38\x9b\x71\x03c2pa\0"
+    body = struct.pack(">I", 8 + len(top) + 8_000_000) + b"jumb" + top + box * 1_000_000
+    block = struct.pack(">I", len(body)) + b"caBX" + body + struct.pack(">I", zlib.crc32(b"caBX" + body))
+    data = encoded("PNG")
+    started = time.process_time()
+    assert read_provenance(data[:33] + block + data[33:]) == ()
+    assert time.process_time() - started < 1
