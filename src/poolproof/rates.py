@@ -76,7 +76,7 @@ def rate_table(table: RateTable, *, name: str, title: str) -> Markup:
                 axes.add_patch(
                     Rectangle(corner, cell - 2, _ROW - 2, facecolor="none", edgecolor=COLOURS["line"])
                 )
-                words = "–" if np.isnan(value) else f"{100 * value:.0f}"
+                words = "-" if np.isnan(value) else f"{100 * value:.0f}"
                 if not np.isnan(value):
                     axes.add_patch(
                         Rectangle(
