@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,6 +15,9 @@ from poolproof.watermark.attacks import Attack
 from poolproof.watermark.quality import psnr, ssim
 from poolproof.watermark.schemes import AbstractScheme
 from poolproof.watermark.significance import DETECTION_LEVEL
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNMARKED: Final = "unmarked"
 """Name of the row in which images carry no mark: what is found there is false."""
@@ -126,3 +129,32 @@ def _read(
         embed_seconds=embed_seconds,
         read_seconds=seconds,
     )
+
+
+def tabulate_outcomes(outcomes: Iterable[Outcome]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The outcomes as a table, and one row per scheme and attack, in the order in which they were met.
+
+    Columns of the second: `n` images, share `detected`, mean `bit_accuracy` where bits were read, share `recovered`
+    of payloads read whole, means of `psnr` and `ssim`, medians of `embed_ms` and `read_ms`.
+
+    Args:
+        outcomes: of `run_bench`.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame([vars(outcome) for outcome in outcomes])
+    for column in ("bit_accuracy", "recovered", "psnr", "ssim", "embed_seconds"):
+        table[column] = table[column].astype("float64")
+    grouped = table.groupby(["scheme", "attack"], sort=False)
+    summary = grouped.agg(
+        n=("image", "size"),
+        detected=("detected", "mean"),
+        bit_accuracy=("bit_accuracy", "mean"),
+        recovered=("recovered", "mean"),
+        psnr=("psnr", "mean"),
+        ssim=("ssim", "mean"),
+        embed_ms=("embed_seconds", "median"),
+        read_ms=("read_seconds", "median"),
+    ).reset_index()
+    summary[["embed_ms", "read_ms"]] *= 1000
+    return table, summary

@@ -58,6 +58,10 @@ class Key:
         words = np.frombuffer(self._stream(purpose, 8 * n), ">u8")
         return np.argsort(words, kind="stable").astype(np.int64)
 
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that tell keys apart and say nothing of the secret."""
+        return self._stream("digest", 8).hex()
+
     def _stream(self, purpose: str, n_bytes: int) -> bytes:
         # the secret's length is part of the input, so that no two pairs of secret and purpose run together
         head = bytes([len(self.secret)]) + self.secret

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -110,6 +111,31 @@ def load_payloads(path: Path | str | None = None) -> tuple[Payload, ...]:
     if twice:
         raise InputError(f"{origin}: got the name {twice[0]!r} twice, allowed once; rename one entry")
     return payloads
+
+
+def parse_payload(text: str) -> tuple[int, ...]:
+    """The bits that a text stands for: `text:WORDS` in UTF-8, `hex:DIGITS` or `bits:0101`.
+
+    Args:
+        text: kind and value.
+
+    Raises:
+        InputError: another form, no bits, or more than `MAX_BITS`.
+    """
+    kind, _, value = text.partition(":")
+    digits = ""
+    if kind == "text":
+        digits = "".join(f"{byte:08b}" for byte in value.encode())
+    elif kind == "hex" and re.fullmatch("[0-9a-fA-F]+", value):
+        digits = "".join(f"{int(digit, 16):04b}" for digit in value)
+    elif kind == "bits" and re.fullmatch("[01]+", value):
+        digits = value
+    if not 1 <= len(digits) <= MAX_BITS:
+        raise InputError(
+            f"payload: got {text[:80]!r}, allowed text:WORDS, hex:DIGITS or bits:0101 with 1 to {MAX_BITS} "
+            "bits; correct it"
+        )
+    return tuple(int(digit) for digit in digits)
 
 
 def _payload(entry: Any, where: str) -> Payload:

@@ -13,9 +13,10 @@ from jaxtyping import UInt8
 from poolproof.watermark.dwt import MIN_PIXELS, Variant, block_remainders, decode_bits, strengths_of, votes_of
 from poolproof.watermark.dwt_encoder import embed_dwt
 from poolproof.watermark.key import Key
+from poolproof.watermark.message import encode_message
 from poolproof.watermark.payloads import Payload
 from poolproof.watermark.significance import payload_pvalue
-from poolproof.watermark.spread import MIN_SIDE, SCALES, detect_spread, embed_spread
+from poolproof.watermark.spread import MIN_SIDE, PSNR, SCALES, detect_spread, embed_spread
 
 
 @final
@@ -71,15 +72,25 @@ class SpreadScheme(AbstractScheme):
         key: whose mark.
         bits: payload of up to 64 bits, none for presence alone.
         scales: enlargements that reading tries.
+        psnr: decibels between an image and its marked copy.
     """
 
-    def __init__(self, key: Key, bits: Sequence[int] = (), scales: Sequence[float] = SCALES) -> None:
+    def __init__(
+        self,
+        key: Key,
+        bits: Sequence[int] = (),
+        scales: Sequence[float] = SCALES,
+        *,
+        psnr: float | int = PSNR,
+    ) -> None:
+        if bits:
+            encode_message(bits)  # refuses what could not be written
         self.name = "spread"
-        self.key, self.bits, self.scales = key, tuple(bits), tuple(scales)
+        self.key, self.bits, self.scales, self.psnr = key, tuple(bits), tuple(scales), psnr
 
     def embed(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """A marked copy."""
-        return embed_spread(pixels, self.key, self.bits)
+        return embed_spread(pixels, self.key, self.bits, psnr=self.psnr)
 
     def read(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Reading:
         """Presence, and the payload where it can be recovered."""

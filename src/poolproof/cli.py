@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poolproof import __version__
+from poolproof.cli_bench import watermark
 from poolproof.cli_simulate import simulate
 from poolproof.errors import InputError, MissingExtra, UnreliableEstimate
 
@@ -235,6 +236,7 @@ def pull_model(
 
 
 app.add_typer(simulate, name="simulate", short_help="Simulate self-consuming loops.")
+app.add_typer(watermark, name="watermark", short_help="Write, read and test invisible marks.")
 
 
 def _render(run: Path) -> None:
