@@ -45,6 +45,11 @@ EVIDENCE: Final = pa.schema(
             "mark_variant", pa.string(), metadata={"doc": "how that was written: algorithm/array/channels"}
         ),
         pa.field("mark_pvalue", pa.float64(), metadata={"doc": "its p-value, family-wise"}),
+        pa.field(
+            "mark_control",
+            pa.bool_(),
+            metadata={"doc": "a mark written in memory would be found"},
+        ),
         pa.field("forensic", pa.binary(), metadata={"doc": "weight-free features, float32"}),
         pa.field("embedding", pa.binary(), metadata={"doc": "model features, float16, unit length"}),
     ]
@@ -56,7 +61,7 @@ ITEMS: Final = pa.schema(
     [EVIDENCE.field(name) for name in ("row", "key", "source", "status", "reason", "n_bytes", "format")]
     + [EVIDENCE.field(name) for name in ("width", "height", "quality", "subsampling")]
     + [EVIDENCE.field(name) for name in ("signed", "declared", "marked")]
-    + [EVIDENCE.field(name) for name in ("mark_payload", "mark_variant", "mark_pvalue")]
+    + [EVIDENCE.field(name) for name in ("mark_payload", "mark_variant", "mark_pvalue", "mark_control")]
     + [
         pa.field("evidence", pa.string(), metadata={"doc": "the strongest finding in words"}),
         pa.field("score", pa.float32(), metadata={"doc": "probe; larger = more synthetic"}),

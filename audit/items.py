@@ -71,6 +71,8 @@ class Tally:
     flagged: int = 0
     flagged_rest: int = 0
     tested: int = 0
+    controls: int = 0
+    controls_found: int = 0
     histogram: Int[np.ndarray, " bins"] = field(default_factory=lambda: np.zeros(N_BINS, np.int64))
     sampled: list[Float32[np.ndarray, "n d"]] = field(default_factory=list)
 
@@ -163,6 +165,8 @@ def _count(tally: Tally, row: dict[str, Any], findings: list[dict[str, Any]] | N
     tally.formats[row["format"]] += 1
     tally.hits += is_hit(row)
     tally.tested += row["mark_pvalue"] is not None
+    tally.controls += row["mark_control"] is not None
+    tally.controls_found += bool(row["mark_control"])
     for tier in ("signed", "declared", "marked"):
         tally.tiers[tier] += bool(row[tier])
     if row["marked"]:

@@ -149,22 +149,42 @@ class MarkSearch:
         # the positions of a sample without randomness: the first of each stretch of equal length
         if not self.n_power or (stride > 1 and int((position - 1) // stride) == int(position // stride)):
             return None
-        known, container = _container_of(header)
-        if not known:
-            return None
         turn = int(position // stride) if stride > 1 else position
-        payload = self.payloads[turn % len(self.payloads)]
-        habits = [Variant(payload.algorithm, w.array, w.channels) for w in payload.writers]
-        variant = habits[turn // len(self.payloads) % len(habits)] if habits else Variant(payload.algorithm)
-        return would_be_found(
-            pixels,
-            payload,
-            variant,
-            container,
-            n_tests=self.n_tests,
-            level=self.level,
-            rng=np.random.default_rng((self.seed, position, 1)),
-        )
+        rng = np.random.default_rng((self.seed, position, 1))
+        return control_found(pixels, header, self.payloads, turn, level=self.level, rng=rng)
+
+
+def control_found(
+    pixels: UInt8[np.ndarray, "h w 3"],
+    header: Header | None,
+    payloads: tuple[Payload, ...],
+    turn: int,
+    *,
+    level: float = DETECTION_LEVEL,
+    rng: np.random.Generator,
+) -> bool | None:
+    """Whether a mark written into this image would be found in a file like the image's own.
+
+    None where that is not known: too small an image, or a format whose loss cannot be repeated.
+
+    Args:
+        pixels: RGB, as decoded.
+        header: of the file.
+        payloads: of the search.
+        turn: picks the payload and writer that the control imitates; counting up goes through all of them.
+        level: of the search.
+        rng: draws the control's bits.
+
+    Assumes: as `screening.would_be_found`.
+    """
+    known, container = _container_of(header)
+    if not known or not payloads:
+        return None
+    payload = payloads[turn % len(payloads)]
+    habits = [Variant(payload.algorithm, w.array, w.channels) for w in payload.writers]
+    variant = habits[turn // len(payloads) % len(habits)] if habits else Variant(payload.algorithm)
+    n_tests = len(plan_search(payloads))
+    return would_be_found(pixels, payload, variant, container, n_tests=n_tests, level=level, rng=rng)
 
 
 @final
@@ -241,9 +261,7 @@ class MarkSummary:
         """
         if not self.power_tested or not self.n_tested:
             return None
-        return interval(
-            self.n_detected, self.n_tested, self.power_found, self.power_tested, 0, _NULL_IMAGES, level=level
-        )
+        return marked_share(self.n_detected, self.n_tested, self.power_found, self.power_tested, level=level)
 
     def as_dict(self) -> dict[str, Any]:
         """The summary for JSON."""
@@ -264,6 +282,26 @@ class MarkSummary:
             if pooled is None
             else {"payload": pooled[0], "variant": pooled[1], "p_value": pooled[2]},
         }
+
+
+def marked_share(
+    detected: int, tested: int, found: int, tried: int, *, level: float = 0.95
+) -> Interval | None:
+    """The share of images that were marked, corrected for the recall of the search; None where that is not known.
+
+    Args:
+        detected: images with a mark, of those tested.
+        tested: images that could be tested.
+        found: control marks that would be found, of those tried.
+        tried: control marks.
+        level: confidence level in (0, 1).
+
+    Source: `prevalence.interval`, with a rate of false alarms below the level of detection.
+    Assumes: as `screening.would_be_found`, and that the images tried stand for the pool.
+    """
+    if not tried or not tested:
+        return None
+    return interval(detected, tested, found, tried, 0, _NULL_IMAGES, level=level)
 
 
 def _container_of(header: Header | None) -> tuple[bool, Container | None]:

@@ -227,7 +227,7 @@ def tiers(report: Mapping[str, Any]) -> list[Tier]:
             "Marked",
             "A public invisible watermark was read from the pixels.",
             marked["count"],
-            [f"{counted(marked['tested'], 'image')} tested"],
+            _mark_facts(marked),
             marked["payloads"],
         ),
         tier(
@@ -241,6 +241,17 @@ def tiers(report: Mapping[str, Any]) -> list[Tier]:
             {},
         ),
     ]
+
+
+def _mark_facts(marked: dict[str, Any]) -> list[str]:
+    facts = [f"{counted(marked['tested'], 'image')} tested"]
+    recall, share = marked["recall"], marked["share"]
+    if recall["n"]:
+        facts.append(f"{recall['x']:,} of {recall['n']:,} marks written into such images would be found")
+    if share is not None:
+        limits = f"{percent(share['lower'], sign=False)} to {percent(share['upper'])}"
+        facts.append(f"{limits} were marked once, lost marks included")
+    return facts
 
 
 def accounts(report: Mapping[str, Any]) -> list[Account]:

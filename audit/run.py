@@ -35,6 +35,7 @@ from poolproof.detectors.embed import find_weights, resolve_embedder
 from poolproof.detectors.forensic import FORENSIC_NAME
 from poolproof.errors import InputError
 from poolproof.files import hash_file, hash_json, write_json
+from poolproof.watermark.dwt import VARIANTS
 
 SET_SAMPLE: Final = 5000
 """Most items a side for precision and recall. Both sides are of one size, since the figures depend on it."""
@@ -197,6 +198,7 @@ def scan_settings(scorer: Scorer) -> dict[str, Any]:
         "weights_sha256": hash_file(weights) if weights is not None else None,
         "forensic": FORENSIC_NAME,
         "payloads": [payload.name for payload in scorer.payloads],
+        "variants": [str(variant) for variant in VARIANTS],
     }
 
 

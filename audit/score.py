@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 
 from poolproof.audit.decode import decode_image
 from poolproof.audit.evidence import EVIDENCE
+from poolproof.audit.marks import control_found
 from poolproof.audit.plan import Shard
 from poolproof.audit.pool import Unread
 from poolproof.detectors.embed import AbstractEmbedder, load_embedder
@@ -23,6 +24,9 @@ from poolproof.detectors.stealth import read_stealth
 from poolproof.watermark.payloads import Payload, load_payloads
 from poolproof.watermark.public_marks import read_marks
 from poolproof.watermark.significance import DETECTION_LEVEL
+
+_CONTROL_EVERY: Final = 8
+"""A mark is written in memory into one of so many items, to see whether it would be found; content decides which."""
 
 _EMBED_BATCH: Final = 32
 _EMBED_BYTES: Final = 64 << 20
@@ -150,5 +154,11 @@ def _read_item(data: bytes, scorer: Scorer, row: dict[str, Any]) -> UInt8[np.nda
                 mark_pvalue=reading.p_value,
             )
         row["marked"] = reading is not None and reading.p_value < DETECTION_LEVEL
+        digest = row["sha256"]
+        if reading is not None and digest[0] % _CONTROL_EVERY == 0:
+            turn, rng = int.from_bytes(digest[1:3]), np.random.default_rng(list(digest))
+            row["mark_control"] = control_found(
+                decoded.pixels, decoded.header, scorer.payloads, turn, rng=rng
+            )
     row["forensic"] = forensic_features(decoded.pixels).tobytes()
     return decoded.pixels

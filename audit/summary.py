@@ -11,6 +11,7 @@ from poolproof import __version__
 from poolproof.audit.estimate import Calibration, Share
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.items import Tally
+from poolproof.audit.marks import marked_share
 from poolproof.audit.paths import readable
 from poolproof.audit.plan import Plan
 from poolproof.audit.references import Reference
@@ -131,6 +132,9 @@ def _tiers(audit: Audit) -> dict[str, Any]:
             "fpr": _rate(calibration.false_positives),
             "auc": calibration.auc,
         }
+    marked = marked_share(
+        tally.tiers["marked"], tally.tested, tally.controls_found, tally.controls, level=audit.spec.level
+    )
     return {
         "signed": {"count": tally.tiers["signed"]},
         "declared": {"count": tally.tiers["declared"], "tools": dict(tally.tools.most_common())},
@@ -138,6 +142,10 @@ def _tiers(audit: Audit) -> dict[str, Any]:
             "count": tally.tiers["marked"],
             "tested": tally.tested,
             "payloads": dict(tally.payloads.most_common()),
+            "recall": {"x": tally.controls_found, "n": tally.controls},
+            "share": None
+            if marked is None
+            else {"point": marked.point, "lower": marked.lower, "upper": marked.upper, "level": marked.level},
         },
         "detected": detected,
         "any": {"count": tally.hits},

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Final, Literal, final
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int8, Int32, Integer, UInt8
+from jaxtyping import Bool, Float32, Float64, Int8, Int32, Integer, Num, UInt8
 
 from poolproof.errors import InputError
 from poolproof.watermark.chroma import FLOAT_UNIT, Channels, gather_quads, u_of_bytes, u_of_sums
@@ -40,7 +40,7 @@ Algorithm = Literal["dwtDct", "dwtDctSvd"]
 Array = Literal["uint8", "float32"]
 
 # Pixels that are converted at a time: the intermediate planes then stay in a core's own cache.
-_STRIP_PIXELS: Final = 32768
+_STRIP_PIXELS: Final = 131072
 
 
 @final
@@ -102,34 +102,51 @@ def block_remainders(
     if max_pixels < 1:
         raise InputError(f"max_pixels: got {max_pixels}, allowed from 1; leave it out for {MAX_PIXELS}")
     columns = width // BLOCK
-    if height * width < MIN_PIXELS or columns == 0:
+    if height * width < MIN_PIXELS or min(height, width) < BLOCK:
         return {variant: np.empty((*batch, 0), np.float32) for variant in variants}
     rows = min(height // BLOCK, max(1, max_pixels // (width * BLOCK)))
-    images = pixels.reshape(-1, height, width, 3)
+    images = pixels.reshape(-1, height, width, 3)[:, : rows * BLOCK, : columns * BLOCK]
     out = {variant: np.empty((len(images), rows, columns), np.float32) for variant in variants}
-    strip = max(1, _STRIP_PIXELS // (width * BLOCK))
     for n, image in enumerate(images):
-        for start in range(0, rows, strip):
-            stop = min(rows, start + strip)
-            part = image[start * BLOCK : stop * BLOCK, : columns * BLOCK]
-            for variant, remainders in _read_strip(part, variants):
-                out[variant][n, start:stop] = remainders
+        for variant, remainders in _read_image(image, variants):
+            out[variant][n] = remainders
     return {variant: values.reshape(*batch, rows * columns) for variant, values in out.items()}
+
+
+def _read_image(
+    image: UInt8[np.ndarray, "h w 3"], variants: Sequence[Variant]
+) -> Iterator[tuple[Variant, Float32[np.ndarray, "a b"]]]:
+    """Strip by strip what costs time by pixel, then at once what costs time by block."""
+    height, width, _ = image.shape
+    strip = max(1, _STRIP_PIXELS // (width * BLOCK)) * BLOCK
+    parts: dict[Variant, list[np.ndarray]] = {variant: [] for variant in variants}
+    for start in range(0, height, strip):
+        for variant, found in _read_strip(image[start : start + strip], variants):
+            parts[variant].append(found)
+    for variant, found in parts.items():
+        carriers = np.concatenate(found)
+        if (variant.algorithm, variant.array) == ("dwtDct", "uint8"):
+            yield variant, _remainders_of_bytes(carriers, image, variant.channels)
+        else:
+            yield variant, (carriers % STEP).astype(np.float32)
 
 
 def _read_strip(
     part: UInt8[np.ndarray, "h w 3"], variants: Sequence[Variant]
-) -> Iterator[tuple[Variant, Float32[np.ndarray, "a b"]]]:
+) -> Iterator[tuple[Variant, Num[np.ndarray, "a b"]]]:
+    """The number that carries each tile's bit; for `dwtDct` on bytes twice that number, which is whole."""
     quads = gather_quads(part)
     sums = quads.sum(axis=(1, 2), dtype=np.int32) if any(v.array == "float32" for v in variants) else None
     for channels in ("BGR", "RGB"):
         wanted = [v for v in variants if (v.array, v.channels) == ("uint8", channels)]
         if wanted:
             u, _ = u_of_bytes(quads, channels)
-            doubled = u[0, 0] + u[0, 1] + u[1, 0] + u[1, 1]  # twice the low band; never negative
+            doubled = u[0, 0] + u[0, 1]  # twice the low band in the end; never negative
+            doubled += u[1, 0]
+            doubled += u[1, 1]
             for variant in wanted:
                 if variant.algorithm == "dwtDct":
-                    yield variant, _largest_of_bytes(doubled, u)
+                    yield variant, _tile_maxima(doubled.astype(np.int16))
                 else:
                     yield variant, _singular(doubled * 0.5)
         wanted = [v for v in variants if (v.array, v.channels) == ("float32", channels)]
@@ -142,19 +159,20 @@ def _read_strip(
                     yield variant, _singular(units * (FLOAT_UNIT / 2) + 1.0)
 
 
-def _largest_of_bytes(
-    doubled: Int32[np.ndarray, "h w"], u: Int32[np.ndarray, "2 2 h w"]
+def _remainders_of_bytes(
+    doubled: Integer[np.ndarray, "a b"], image: UInt8[np.ndarray, "h w 3"], channels: Channels
 ) -> Float32[np.ndarray, "a b"]:
-    """Remainders of the tiles' largest coefficients."""
-    largest = _tile_maxima(doubled.astype(np.int16))
-    remainders = _remainder_table()[largest]
+    """Remainders of the tiles' largest coefficients, from these doubled."""
+    remainders = _remainder_table()[doubled]
     # The package computes in floating point. Only a remainder of exactly 0 or half a step depends on its
     # rounding, and then on which of several equal coefficients it takes for the largest.
-    down, right = np.nonzero(_edge_table()[largest])
+    down, right = np.nonzero(_edge_table()[doubled])
     if down.size:
-        rows, columns = largest.shape
-        low = low_band(u.reshape(2, 2, rows, 4, columns, 4)[:, :, down, :, right].astype(np.float64))
-        low = low.reshape(-1, 16)
+        rows, columns = doubled.shape
+        tiles = image.reshape(rows, BLOCK, columns, BLOCK, 3)[down, :, right]
+        u, _ = u_of_bytes(gather_quads(tiles.reshape(-1, BLOCK, 3)), channels)
+        quads = u.reshape(2, 2, down.size, 4, 4).transpose(2, 0, 1, 3, 4)
+        low = low_band(quads.astype(np.float64)).reshape(-1, 16)
         value = np.take_along_axis(low, 1 + low[:, 1:].argmax(axis=1)[:, None], axis=1)[:, 0] % STEP
         # in 32 bits a value just beyond half a step would fall back on it
         beyond = np.nextafter(np.float32(STEP / 2), np.float32(STEP))
@@ -174,13 +192,12 @@ def _edge_table() -> Bool[np.ndarray, " n"]:
     return np.arange(4 * 255 + 1) % STEP == 0
 
 
-def _largest_of_floats(units: Int32[np.ndarray, "h w"]) -> Float32[np.ndarray, "a b"]:
-    """Remainders of the tiles' coefficients of the largest magnitude."""
+def _largest_of_floats(units: Int32[np.ndarray, "h w"]) -> Float64[np.ndarray, "a b"]:
+    """The largest magnitude of the tiles' coefficients."""
     highest, lowest = _tile_maxima(units), _tile_maxima(-units)
     # half the sum of four pixels, offset included: the low band
     scale = FLOAT_UNIT / 2
-    magnitude = np.maximum(highest * scale + 1.0, lowest * scale - 1.0)
-    return (magnitude % STEP).astype(np.float32)
+    return np.maximum(highest * scale + 1.0, lowest * scale - 1.0)
 
 
 def _tile_maxima(values: Integer[np.ndarray, "h w"]) -> Integer[np.ndarray, "a b"]:
@@ -192,12 +209,11 @@ def _tile_maxima(values: Integer[np.ndarray, "h w"]) -> Integer[np.ndarray, "a b
     return np.maximum(np.maximum(down[:, 0::4], down[:, 1::4]), np.maximum(down[:, 2::4], down[:, 3::4]))
 
 
-def _singular(low: Float64[np.ndarray, "h w"]) -> Float32[np.ndarray, "a b"]:
-    """Remainders of the tiles' largest singular values."""
+def _singular(low: Float64[np.ndarray, "h w"]) -> Float64[np.ndarray, "a b"]:
+    """The tiles' largest singular values."""
     rows, columns = low.shape[0] // 4, low.shape[1] // 4
     tiles = low.reshape(rows, 4, columns, 4).transpose(1, 3, 0, 2).reshape(4, 4, rows * columns)
-    values, _, _ = leading_pairs(tiles)
-    return (values % STEP).astype(np.float32).reshape(rows, columns)
+    return leading_pairs(tiles)[0].reshape(rows, columns)
 
 
 def low_band(u: Float64[np.ndarray, "n 2 2 h w"]) -> Float64[np.ndarray, "n h w"]:

@@ -148,8 +148,9 @@ def _rewrite_u(
 def _move_largest(low: Float[np.ndarray, "h w"], bits: Int64[np.ndarray, "a b"], step: float) -> None:
     """Moves each tile's coefficient of the largest magnitude, the first one excepted."""
     rows, columns = bits.shape
-    area = np.abs(low[: rows * 4, : columns * 4])
-    magnitudes = area.reshape(rows, 4, columns, 4).transpose(1, 3, 0, 2).reshape(16, rows, columns)
+    area = low[: rows * 4, : columns * 4].reshape(rows, 4, columns, 4)
+    magnitudes = area.transpose(1, 3, 0, 2).reshape(16, rows, columns)  # a copy
+    np.abs(magnitudes, out=magnitudes)
     magnitudes[0] = -1.0  # the first coefficient carries nothing
     largest = magnitudes.max(axis=0)
     place = (magnitudes == largest).argmax(axis=0)  # the first of equal ones

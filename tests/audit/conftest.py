@@ -288,6 +288,10 @@ def _report(kind: str, items: list[dict[str, Any]]) -> dict[str, Any]:
                 "count": count["marked"],
                 "tested": len(scored),
                 "payloads": {"StableDiffusionV1": count["marked"]} if scored else {},
+                "recall": {"x": 7, "n": 9} if scored else {"x": 0, "n": 0},
+                "share": {"point": 0.0312, "lower": 0.0123, "upper": 0.4321, "level": 0.95}
+                if scored
+                else None,
             },
             "detected": detected,
             "any": {"count": any_count},
