@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from poolproof.watermark.dwt import (
+    BLOCK,
     MAX_PIXELS,
     VARIANTS,
     Variant,
@@ -18,9 +19,9 @@ from poolproof.watermark.dwt import (
     variants_of,
 )
 from poolproof.watermark.payloads import Payload
-from poolproof.watermark.significance import contrast_of, payload_supports, sign_tail
+from poolproof.watermark.significance import payload_supports, sign_tail, whiten
 
-Support = tuple[Payload, Variant, Int64[np.ndarray, " free"], int]
+Support = tuple[Payload, Variant, Int64[np.ndarray, " _"], int]
 """One test's payload, variant, supports, and the number of blocks read."""
 
 
@@ -107,8 +108,9 @@ def read_supports(
     remainders: dict[Variant, Float32[np.ndarray, " n"]] = block_remainders(
         pixels, wanted, max_pixels=max_pixels
     )
-    contrasts = {variant: contrast_of(strengths_of(values)) for variant, values in remainders.items()}
+    columns = max(1, pixels.shape[1] // BLOCK)
+    whites = {v: whiten(strengths_of(values).reshape(-1, columns)) for v, values in remainders.items()}
     for payload, variant in tests:
-        contrast = contrasts[variant]
-        if contrast.size:
-            yield payload, variant, payload_supports(contrast, payload), contrast.size
+        white = whites[variant]
+        if white.size:
+            yield payload, variant, payload_supports(white, payload), white.size

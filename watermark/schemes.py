@@ -10,13 +10,21 @@ from typing import final
 import numpy as np
 from jaxtyping import UInt8
 
-from poolproof.watermark.dwt import MIN_PIXELS, Variant, block_remainders, decode_bits, strengths_of, votes_of
+from poolproof.watermark.dwt import (
+    BLOCK,
+    MIN_PIXELS,
+    Variant,
+    block_remainders,
+    decode_bits,
+    strengths_of,
+    votes_of,
+)
 from poolproof.watermark.dwt_encoder import embed_dwt
 from poolproof.watermark.key import Key
 from poolproof.watermark.message import encode_message
 from poolproof.watermark.payloads import Payload
 from poolproof.watermark.significance import payload_pvalue
-from poolproof.watermark.spread import MIN_SIDE, PSNR, SCALES, detect_spread, embed_spread
+from poolproof.watermark.spread import MIN_SIDE, PSNR, SCALES, check_psnr, detect_spread, embed_spread
 
 
 @final
@@ -83,8 +91,10 @@ class SpreadScheme(AbstractScheme):
         *,
         psnr: float | int = PSNR,
     ) -> None:
+        # refuse what could not be written
+        check_psnr(psnr)
         if bits:
-            encode_message(bits)  # refuses what could not be written
+            encode_message(bits)
         self.name = "spread"
         self.key, self.bits, self.scales, self.psnr = key, tuple(bits), tuple(scales), psnr
 
@@ -126,5 +136,6 @@ class DwtScheme(AbstractScheme):
         remainders = block_remainders(pixels, (self.variant,))[self.variant]
         if remainders.size < len(self.bits):
             return Reading(1.0, None)
-        p_value = payload_pvalue(strengths_of(remainders), self.payload)
+        grid = strengths_of(remainders).reshape(-1, pixels.shape[1] // BLOCK)
+        p_value = payload_pvalue(grid, self.payload)
         return Reading(p_value, decode_bits(votes_of(remainders), len(self.bits)))

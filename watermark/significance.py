@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from jaxtyping import Int, Int8, Int64
+from jaxtyping import Float64, Int, Int8, Int64
 
-from poolproof.watermark.dwt import STRENGTH
 from poolproof.watermark.payloads import Payload
 
 DETECTION_LEVEL: Final = 1e-6
@@ -22,18 +21,27 @@ It bounds the chance that one unmarked item is called marked, over all payloads 
 million unmarked items at most one such call is expected.
 """
 
-_REACH: Final = 2
-"""Neighbours on either side, in reading order, whose mean is taken off a vote."""
+_HALVINGS: Final = 512
+"""Doublings of the number of subsets after which it is scaled down."""
+
+_SMOOTHED: Final = (3, 9)
+"""Spatial frequencies, down and across, over which the power of the blocks is averaged."""
+
+_POWER_FLOOR: Final = 1e-3
+"""Of the mean power: what a picture lacks altogether is rounding, and is not blown up."""
+
+_UNITS: Final = 4
+"""Whole-number weight of a block of mean magnitude."""
 
 
-def payload_pvalue(strengths: Int8[np.ndarray, " n"], payload: Payload) -> float:
+def payload_pvalue(strengths: Int8[np.ndarray, "rows columns"], payload: Payload) -> float:
     """Share of all payloads with the same fixed bits that fit the blocks at least as well; in (0, 1].
 
     The fit is T = sum of q_j S_j over the free bits, q_j = +1 or -1, and sign vectors with T' >= T are counted;
     S_j are the supports of `payload_supports`.
 
     Args:
-        strengths: of the blocks, in their order: from `strengths_of`, or plain votes.
+        strengths: of the blocks, in their rows and columns, from `dwt.strengths_of`.
         payload: its fixed bits take no part.
 
     Returns:
@@ -42,17 +50,17 @@ def payload_pvalue(strengths: Int8[np.ndarray, " n"], payload: Payload) -> float
     Assumes: the free bits of the payload were chosen without regard to the image. Nothing is assumed about
         the blocks: the weights may be any function of them.
     """
-    return sign_tail(payload_supports(contrast_of(strengths), payload))
+    return sign_tail(payload_supports(whiten(strengths), payload))
 
 
 def sign_tail(support: Int[np.ndarray, " k"]) -> float:
     """Share of the 2^k choices of signs for which the sum of the weights reaches the given one; in (0, 1].
 
-    Exact but for rounding: the relative error of a share below one half stays near the machine's precision.
+    Exact but for rounding: the relative error of a share below one half stays near the machine's precision. Shares
+    below 2^-1000 are given as 2^-1000.
 
     Args:
-        support: integer weights with the observed signs, k up to 1000; the sum of their magnitudes bounds
-            the time.
+        support: integer weights with the observed signs; the sum of their magnitudes times k bounds the time.
 
     Source: the recursion for permutation distributions of Pagano and Tritchler, "On obtaining permutation
         distributions in polynomial time", 1983, for signs.
@@ -79,42 +87,58 @@ def _lower_share(weights: Int[np.ndarray, " k"], limit: int) -> float:
     ordered = np.sort(weights)
     zeros = int(np.searchsorted(ordered, 1))
     within = int(np.searchsorted(ordered, limit, side="right"))
-    for weight in ordered[zeros:within].tolist():
+    halvings = 0
+    for turn, weight in enumerate(ordered[zeros:within].tolist(), start=1):
         reached = min(limit, reached + weight)
         counts[weight : reached + 1] += counts[: reached + 1 - weight]
-    return float(np.ldexp(counts[: reached + 1].sum(), zeros - weights.size))
+        if turn % _HALVINGS == 0:  # there would be more subsets than a float can count
+            counts = np.ldexp(counts, -_HALVINGS)
+            halvings += _HALVINGS
+    share = float(np.ldexp(counts[: reached + 1].sum(), zeros + halvings - weights.size))
+    return max(share, 2.0**-1000)
 
 
-def contrast_of(strengths: Int8[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """Strengths less the mean of their neighbourhood, times its size; reflected at both ends.
+def whiten(strengths: Int8[np.ndarray, "rows columns"]) -> Float64[np.ndarray, " n"]:
+    """Strengths in reading order, with what neighbours have in common taken off; their mean magnitude is 1.
 
-    Bits change from block to block and colour does not, so this takes off what the picture adds to all bits
-    alike; the largest coefficient of a block cannot always be moved.
-    """
-    if strengths.size <= _REACH:
-        return np.zeros(strengths.size, np.int64)
-    padded = np.pad(strengths.astype(np.int64), _REACH, mode="reflect")
-    # sums of a window from differences of the running sum, which starts at 0
-    running = np.concatenate(([0], np.cumsum(padded)))
-    size = 2 * _REACH + 1
-    return size * strengths.astype(np.int64) - (running[size:] - running[:-size])
-
-
-def payload_supports(contrast: Int64[np.ndarray, " n"], payload: Payload) -> Int64[np.ndarray, " free"]:
-    """q_j S_j of the free bits: how strongly the blocks speak for each, in half full strengths of a block.
+    Bits change from block to block and colour does not. So each spatial frequency of the blocks is divided by the
+    magnitude that it and its neighbours have in this image: what the picture adds to all bits alike loses its
+    weight, and payloads with long runs of a bit, such as text, fit an unmarked picture no better than others.
 
     Args:
-        contrast: of the blocks, from `contrast_of`.
+        strengths: of the blocks in their rows and columns.
+
+    Source: prewhitening before a matched filter; Turin, "An introduction to matched filters", 1960.
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    if strengths.size == 0:
+        return np.empty(0)
+    spectrum = np.fft.fft2(strengths - strengths.mean())
+    power = np.abs(spectrum) ** 2
+    for axis, size in enumerate(_SMOOTHED):
+        power = uniform_filter1d(power, size, axis=axis, mode="wrap")
+    floor = _POWER_FLOOR * float(power.mean())
+    if floor == 0:  # all blocks say the same
+        return np.zeros(strengths.size)
+    white = np.fft.ifft2(spectrum / np.sqrt(power + floor)).real.ravel()
+    return white / np.abs(white).mean()
+
+
+def payload_supports(white: Float64[np.ndarray, " n"], payload: Payload) -> Int64[np.ndarray, " free"]:
+    """q_j S_j of the free bits: how strongly the blocks speak for each, in quarters of a block's mean weight.
+
+    Args:
+        white: of the blocks, from `whiten`.
         payload: whose bits.
     """
     period = payload.period
     free = np.array(payload.free)
-    if contrast.size < period:
+    if white.size < period:
         return np.zeros(int(free.sum()), np.int64)
-    whole = contrast.size // period * period
-    sums = contrast[:whole].reshape(-1, period).sum(axis=0)
-    sums[: contrast.size - whole] += contrast[whole:]
+    whole = white.size // period * period
+    sums = white[:whole].reshape(-1, period).sum(axis=0)
+    sums[: white.size - whole] += white[whole:]
     # Coarse units keep the count short. Any weights that do not look at the payload are valid.
-    unit = (2 * _REACH + 1) * STRENGTH // 2
-    rounded = (sums + unit // 2) // unit
+    rounded = np.rint(_UNITS * sums).astype(np.int64)
     return (rounded * (2 * np.array(payload.bits) - 1))[free]

@@ -91,8 +91,7 @@ def embed_spread(
         raise InputError(
             f"pixels: got {height}x{width}, allowed from {MIN_SIDE} a side; mark smaller images by presence alone"
         )
-    if not 30 <= psnr <= 60:
-        raise InputError(f"psnr: got {psnr}, allowed 30 to 60 decibels; leave it out for {PSNR:g}")
+    check_psnr(psnr)
     tile = _tile(key, bits)
     original = pixels.astype(np.float32)
     repeats = (-(-height // TILE), -(-width // TILE))
@@ -106,6 +105,16 @@ def embed_spread(
         reached = float(np.sqrt(np.mean((marked - original) ** 2)))
         size *= wanted / max(reached, 1e-12)
     return marked.astype(np.uint8)
+
+
+def check_psnr(psnr: float | int) -> None:
+    """Refuses a faintness out of range.
+
+    Raises:
+        InputError: it is not from 30 to 60 decibels.
+    """
+    if not 30 <= psnr <= 60:
+        raise InputError(f"psnr: got {psnr}, allowed 30 to 60 decibels; leave it out for {PSNR:g}")
 
 
 def detect_spread(

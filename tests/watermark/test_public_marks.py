@@ -66,7 +66,7 @@ def test_other_payloads_and_the_inverse_do_not_fit_a_marked_picture(landscapes: 
     rng = np.random.default_rng(4)
     sdxl = next(p for p in PAYLOADS if p.name == "sdxl")
     marked = embed_dwt(landscapes[0], sdxl.bits)
-    strengths = strengths_of(block_remainders(marked)[Variant()])
+    strengths = strengths_of(block_remainders(marked)[Variant()]).reshape(-1, marked.shape[1] // 8)
 
     def p_value(bits: list[int]) -> float:
         return payload_pvalue(strengths, Payload("test", tuple(bits), (True,) * 48))
@@ -80,7 +80,7 @@ def test_p_value_is_corrected_for_the_plan_search_the_search(landscapes: list[np
     for pixels in landscapes[:4]:
         remainders = block_remainders(pixels)
         singles = [
-            payload_pvalue(strengths_of(remainders[variant]), payload)
+            payload_pvalue(strengths_of(remainders[variant]).reshape(-1, pixels.shape[1] // 8), payload)
             for payload, variant in plan_search(PAYLOADS)
         ]
         reading = found(pixels)

@@ -13,7 +13,7 @@ from scipy import stats
 
 from poolproof.watermark.dwt import STRENGTH, VARIANTS, block_remainders, strengths_of
 from poolproof.watermark.payloads import Payload, load_payloads
-from poolproof.watermark.significance import contrast_of, payload_pvalue, sign_tail
+from poolproof.watermark.significance import payload_pvalue, sign_tail, whiten
 
 
 def payload_of(bits: list[int], name: str = "test") -> Payload:
@@ -94,7 +94,9 @@ def test_p_values_are_valid_for_random_payloads_on_any_votes(clean_images: list[
     """With payloads drawn at random, correlated and nearly constant votes give uniform or larger p-values."""
     rng = np.random.default_rng(2)
     strengths = [
-        strengths_of(block_remainders(image)[variant]) for image in clean_images for variant in VARIANTS[:5]
+        strengths_of(block_remainders(image)[variant]).reshape(-1, image.shape[1] // 8)
+        for image in clean_images
+        for variant in VARIANTS[:5]
     ]
     p_values = np.array(
         [payload_pvalue(s, payload_of(rng.integers(0, 2, 48).tolist())) for s in strengths for _ in range(4)]
@@ -107,7 +109,7 @@ def test_p_values_are_valid_for_random_payloads_on_any_votes(clean_images: list[
 def test_fixed_bits_take_no_part() -> None:
     """A payload's value at bits that are not free does not change its p-value."""
     rng = np.random.default_rng(5)
-    votes = rng.integers(-STRENGTH, STRENGTH + 1, 2000).astype(np.int8)
+    votes = rng.integers(-STRENGTH, STRENGTH + 1, (40, 50)).astype(np.int8)
     bits = rng.integers(0, 2, 40)
     free = tuple(place % 8 != 0 for place in range(40))
     flipped = bits.copy()
@@ -119,17 +121,39 @@ def test_fixed_bits_take_no_part() -> None:
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 31])
 def test_few_blocks_say_nothing(n: int) -> None:
     """Fewer blocks than bits give p-value 1."""
-    strengths = np.resize(np.array([8, -8, -8], np.int8), n)
+    strengths = np.resize(np.array([8, -8, -8], np.int8), (1, n))
     assert all(payload_pvalue(strengths, payload) == 1.0 for payload in load_payloads())
 
 
-@given(st.lists(st.integers(-8, 8), min_size=3, max_size=60))
-def test_contrast_is_five_times_the_value_less_its_window(values: list[int]) -> None:
-    """Each block's own neighbourhood of five, reflected at the ends, is taken off it."""
-    strengths = np.array(values, np.int8)
-    padded = np.pad(strengths.astype(int), 2, mode="reflect")
-    expected = 5 * strengths - np.convolve(padded, np.ones(5, int), mode="valid")
-    np.testing.assert_array_equal(contrast_of(strengths), expected)
+@settings(deadline=None, max_examples=30)
+@pytest.mark.property
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_whitened_blocks_have_one_scale_and_no_mean(rows: int, columns: int, seed: int) -> None:
+    """Whatever the blocks say, their weights have mean 0 and mean magnitude 1, or are all 0 for equal blocks."""
+    strengths = np.random.default_rng(seed).integers(-8, 9, (rows, columns)).astype(np.int8)
+    white = whiten(strengths)
+    if (strengths == strengths[0, 0]).all():
+        assert not white.any()
+    else:
+        assert np.abs(white).mean() == pytest.approx(1)
+        assert white.mean() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.theory
+def test_whitening_takes_off_what_neighbours_have_in_common() -> None:
+    """Blocks with strong correlation to their neighbours come out with next to none."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(8)
+    smooth = gaussian_filter(rng.normal(size=(64, 64)), 1.0)
+    strengths = np.clip(np.rint(8 * smooth / np.abs(smooth).max()), -8, 8).astype(np.int8)
+    white = whiten(strengths).reshape(64, 64)
+
+    def correlation(grid: np.ndarray) -> float:
+        return float(np.corrcoef(grid[:, 1:].ravel(), grid[:, :-1].ravel())[0, 1])
+
+    assert correlation(strengths) > 0.6
+    assert abs(correlation(white)) < 0.15
 
 
 @settings(deadline=None, max_examples=40)
@@ -146,4 +170,4 @@ def test_votes_of_a_payload_with_errors_and_drift_are_found(
     votes = np.where(wrong, rng.choice([-1, 1], 4096), votes)
     pulled = rng.random(4096) < abs(drift)
     votes = np.where(pulled, np.sign(drift), votes).astype(np.int8)
-    assert payload_pvalue(STRENGTH * votes, payload) < 2.0 ** -(0.7 * period)
+    assert payload_pvalue(STRENGTH * votes.reshape(64, 64), payload) < 2.0 ** -(0.7 * period)
