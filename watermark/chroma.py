@@ -87,19 +87,21 @@ def rgb_of_bytes(
     u: Int32[np.ndarray, " *shape"],
     v: Int32[np.ndarray, " *shape"],
     channels: Channels,
+    out: Int32[np.ndarray, " 3 *shape"],
 ) -> Int32[np.ndarray, " 3 *shape"]:
-    """RGB by channel, cut to 0..255; overwrites U and V.
+    """RGB by channel, cut to 0..255, in `out`; overwrites U and V.
 
     Source: OpenCV 4 and 5, conversion from YUV to BGR for 8-bit pixels.
     """
     first, third = blue_and_red(channels)
-    rgb = np.empty((3, *luma.shape), np.int32)
+    rgb = out
     u -= _ZERO
     v -= _ZERO
-    np.multiply(u, _U_TO_GREEN, out=rgb[1])
-    rgb[1] += v * _V_TO_GREEN
-    np.multiply(u, _U_TO_BLUE, out=rgb[first])
+    np.multiply(v, _V_TO_GREEN, out=rgb[1])
     np.multiply(v, _V_TO_RED, out=rgb[third])
+    np.multiply(u, _U_TO_GREEN, out=v)
+    rgb[1] += v
+    np.multiply(u, _U_TO_BLUE, out=rgb[first])
     rgb += _HALF
     rgb >>= _SHIFT
     rgb += luma

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Int32, Int64, Num, UInt8
+from jaxtyping import Float, Float64, Int32, Num, UInt8
 
 from poolproof.errors import InputError
 from poolproof.watermark.chroma import (
@@ -68,7 +68,8 @@ def embed_dwt(
         )
     if not step > 0:
         raise InputError(f"step: got {step}, allowed above 0; leave it out for {STEP}")
-    carried = np.resize(payload.astype(np.int64), rows * columns).reshape(rows, columns)
+    # places of the bits within a step, a quarter or three
+    carried = np.resize(0.25 + 0.5 * payload, rows * columns).reshape(rows, columns)
     images = pixels.reshape(-1, height, width, 3)
     marked = np.empty_like(images)
     strip = max(1, _STRIP_PIXELS // (width * BLOCK))
@@ -77,29 +78,31 @@ def embed_dwt(
             stop = min(rows, start + strip)
             # rows beyond the last whole block take part in the colour transform, four of them in the wavelet's
             end = height if stop == rows else stop * BLOCK
-            part = image[start * BLOCK : end]
-            target[start * BLOCK : end] = _write_strip(part, carried[start:stop], variant, float(step))
+            area = np.s_[start * BLOCK : end]
+            _write_strip(image[area], carried[start:stop], variant, float(step), out=target[area])
     return marked.reshape(pixels.shape)
 
 
 def _write_strip(
-    part: UInt8[np.ndarray, "h w 3"], bits: Int64[np.ndarray, "a b"], variant: Variant, step: float
-) -> UInt8[np.ndarray, "h w 3"]:
+    part: UInt8[np.ndarray, "h w 3"],
+    places: Float64[np.ndarray, "a b"],
+    variant: Variant,
+    step: float,
+    out: UInt8[np.ndarray, "h w 3"],
+) -> None:
     height, width = (side // 4 * 4 for side in part.shape[:2])
-    out = np.empty_like(part)
-    quads = _rewrite(gather_quads(part[:height, :width]), bits, variant, step)
+    quads = _rewrite(gather_quads(part[:height, :width]), places, variant, step)
     for channel, row, column in np.ndindex(3, 2, 2):  # one plane at a time is a third of a transposed copy
         out[row:height:2, column:width:2, channel] = quads[channel, row, column]
     for border in (np.s_[height:], np.s_[:height, width:]):
         if part[border].size:
             rgb = np.moveaxis(part[border], 2, 0).astype(np.int32)
             out[border] = np.moveaxis(_rewrite(rgb, None, variant, step), 0, 2)
-    return out
 
 
 def _rewrite(
     rgb: Int32[np.ndarray, " 3 *shape"],
-    bits: Int64[np.ndarray, "a b"] | None,
+    places: Float64[np.ndarray, "a b"] | None,
     variant: Variant,
     step: float,
 ) -> Num[np.ndarray, " 3 *shape"]:
@@ -107,17 +110,18 @@ def _rewrite(
     if variant.array == "uint8":
         u, luma = u_of_bytes(rgb, variant.channels)
         v = v_of_bytes(rgb, luma, variant.channels)
-        if bits is not None:
-            u = _rewrite_u(u.astype(np.float64), bits, variant, step).astype(np.int32)
-        return rgb_of_bytes(luma, u, v, variant.channels)
+        if places is not None:
+            # the package cuts to whole numbers
+            np.copyto(u, _rewrite_u(u.astype(np.float64), places, variant, step), casting="unsafe")
+        return rgb_of_bytes(luma, u, v, variant.channels, out=rgb)
     luma, u, v = yuv_of_floats(rgb.astype(np.float32), variant.channels)
-    if bits is not None:
-        u = _rewrite_u(u, bits, variant, step)
+    if places is not None:
+        u = _rewrite_u(u, places, variant, step)
     return rgb_of_floats(luma, u, v, variant.channels)
 
 
 def _rewrite_u(
-    u: Float[np.ndarray, "2 2 h w"], bits: Int64[np.ndarray, "a b"], variant: Variant, step: float
+    u: Float[np.ndarray, "2 2 h w"], places: Float64[np.ndarray, "a b"], variant: Variant, step: float
 ) -> Float[np.ndarray, "2 2 h w"]:
     """U with the bits in its low band, in the precision it comes in; each rounding as in PyWavelets."""
     root = u.dtype.type(np.sqrt(0.5))
@@ -128,9 +132,9 @@ def _rewrite_u(
     low, vertical = down[0] + down[1], down[0] - down[1]
     horizontal, diagonal = detail[0] + detail[1], detail[0] - detail[1]
     if variant.algorithm == "dwtDct":
-        _move_largest(low, bits, step)
+        _move_largest(low, places, step)
     else:
-        _move_singular(low, bits, step)
+        _move_singular(low, places, step)
     for band in (low, vertical, horizontal, diagonal):
         band *= root
     # the package hands the two detail bands back in the wrong order
@@ -145,28 +149,27 @@ def _rewrite_u(
     return u
 
 
-def _move_largest(low: Float[np.ndarray, "h w"], bits: Int64[np.ndarray, "a b"], step: float) -> None:
+def _move_largest(low: Float[np.ndarray, "h w"], places: Float64[np.ndarray, "a b"], step: float) -> None:
     """Moves each tile's coefficient of the largest magnitude, the first one excepted."""
-    rows, columns = bits.shape
+    rows, columns = places.shape
     area = low[: rows * 4, : columns * 4].reshape(rows, 4, columns, 4)
     magnitudes = area.transpose(1, 3, 0, 2).reshape(16, rows, columns)  # a copy
     np.abs(magnitudes, out=magnitudes)
     magnitudes[0] = -1.0  # the first coefficient carries nothing
     largest = magnitudes.max(axis=0)
     place = (magnitudes == largest).argmax(axis=0)  # the first of equal ones
-    down, right = place // 4, place % 4
-    down += np.arange(0, rows * 4, 4)[:, None]
-    right += np.arange(0, columns * 4, 4)
-    size = step * (largest // step + (0.25 + 0.5 * bits).astype(low.dtype))
+    down = (place >> 2) + np.arange(0, rows * 4, 4)[:, None]
+    right = (place & 3) + np.arange(0, columns * 4, 4)
+    size = step * (largest // step + places.astype(low.dtype))
     low[down, right] = np.copysign(size, low[down, right])
 
 
-def _move_singular(low: Float[np.ndarray, "h w"], bits: Int64[np.ndarray, "a b"], step: float) -> None:
+def _move_singular(low: Float[np.ndarray, "h w"], places: Float64[np.ndarray, "a b"], step: float) -> None:
     """Moves each tile's largest singular value."""
-    rows, columns = bits.shape
+    rows, columns = places.shape
     view = low[: rows * 4, : columns * 4]
     tiles = view.reshape(rows, 4, columns, 4).transpose(1, 3, 0, 2).reshape(4, 4, -1).astype(np.float64)
     values, left, right = leading_pairs(tiles)
-    moved = step * (values // step + 0.25 + 0.5 * bits.ravel())
+    moved = step * (values // step + places.ravel())
     tiles += (moved - values) * left[:, None] * right[None, :]
     view[:] = tiles.reshape(4, 4, rows, columns).transpose(2, 0, 3, 1).reshape(rows * 4, columns * 4)
