@@ -33,35 +33,48 @@ def blue_and_red(channels: Channels) -> tuple[int, int]:
     return (2, 0) if channels == "BGR" else (0, 2)
 
 
-def gather_quads(pixels: UInt8[np.ndarray, "h w 3"]) -> Int32[np.ndarray, "3 2 2 h/2 w/2"]:
+def gather_quads(
+    pixels: UInt8[np.ndarray, "h w 3"], out: Int32[np.ndarray, "3 2 2 _ _"] | None = None
+) -> Int32[np.ndarray, "3 2 2 _ _"]:
     """The pixels by channel and by place within 2 x 2, row and column: what a Haar transform takes in.
 
     Args:
         pixels: RGB, with even sides.
+        out: takes the result, of half the sides.
     """
     height, width, _ = pixels.shape
-    split = pixels.reshape(height // 2, 2, width // 2, 2, 3)
-    return split.transpose(4, 1, 3, 0, 2).astype(np.int32, order="C")
+    split = pixels.reshape(height // 2, 2, width // 2, 2, 3).transpose(4, 1, 3, 0, 2)
+    if out is None:
+        out = np.empty(split.shape, np.int32)
+    np.copyto(out, split)
+    return out
 
 
 def u_of_bytes(
-    rgb: Int32[np.ndarray, " 3 *shape"], channels: Channels
+    rgb: Int32[np.ndarray, " 3 *shape"],
+    channels: Channels,
+    out: Int32[np.ndarray, " 2 *shape"] | None = None,
 ) -> tuple[Int32[np.ndarray, " *shape"], Int32[np.ndarray, " *shape"]]:
     """U, in 17..239, and luma of bytes.
 
     Args:
         rgb: values 0..255 by channel.
         channels: order that the writer assumed.
+        out: takes the two.
 
     Source: OpenCV 4 and 5, conversion from BGR to YUV for 8-bit pixels.
     """
     first, third = blue_and_red(channels)
-    luma = rgb[1] * _GREEN
-    luma += rgb[third] * _RED
-    luma += rgb[first] * _BLUE
+    pair: np.ndarray = np.empty((2, *rgb.shape[1:]), np.int32) if out is None else out
+    u: np.ndarray = pair[0]
+    luma: np.ndarray = pair[1]
+    np.multiply(rgb[1], _GREEN, out=luma)
+    for channel, weight in ((third, _RED), (first, _BLUE)):
+        np.multiply(rgb[channel], weight, out=u)
+        luma += u
     luma += _HALF
     luma >>= _SHIFT
-    u = rgb[first] - luma
+    np.subtract(rgb[first], luma, out=u)
     u *= _U_WEIGHT
     u += _OFFSET
     u >>= _SHIFT
@@ -69,13 +82,22 @@ def u_of_bytes(
 
 
 def v_of_bytes(
-    rgb: Int32[np.ndarray, " 3 *shape"], luma: Int32[np.ndarray, " *shape"], channels: Channels
+    rgb: Int32[np.ndarray, " 3 *shape"],
+    luma: Int32[np.ndarray, " *shape"],
+    channels: Channels,
+    out: Int32[np.ndarray, " *shape"] | None = None,
 ) -> Int32[np.ndarray, " *shape"]:
     """V of bytes, cut to 0..255, which only saturated colours leave.
 
+    Args:
+        rgb: values 0..255 by channel.
+        luma: from `u_of_bytes`.
+        channels: order that the writer assumed.
+        out: takes the result.
+
     Source: as `u_of_bytes`.
     """
-    v = rgb[blue_and_red(channels)[1]] - luma
+    v = np.subtract(rgb[blue_and_red(channels)[1]], luma, out=out)
     v *= _V_WEIGHT
     v += _OFFSET
     v >>= _SHIFT

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, final
 
 import numpy as np
-from jaxtyping import Float, Float64, Int32, Num, UInt8
+from jaxtyping import Float, Float32, Float64, Int32, Num, UInt8
 
 from poolproof.errors import InputError
 from poolproof.watermark.chroma import (
@@ -21,7 +21,7 @@ from poolproof.watermark.dwt import BLOCK, MIN_PIXELS, STEP, Variant
 from poolproof.watermark.singular import leading_pairs
 
 # Pixels that are rewritten at a time: the intermediate planes then stay in a core's own cache.
-_STRIP_PIXELS: Final = 32768
+_STRIP_PIXELS: Final = 65536
 
 
 def embed_dwt(
@@ -73,14 +73,28 @@ def embed_dwt(
     images = pixels.reshape(-1, height, width, 3)
     marked = np.empty_like(images)
     strip = max(1, _STRIP_PIXELS // (width * BLOCK))
+    planes: dict[tuple[int, int], _Planes] = {}
     for image, target in zip(images, marked, strict=True):
         for start in range(0, rows, strip):
             stop = min(rows, start + strip)
             # rows beyond the last whole block take part in the colour transform, four of them in the wavelet's
             end = height if stop == rows else stop * BLOCK
             area = np.s_[start * BLOCK : end]
-            _write_strip(image[area], carried[start:stop], variant, float(step), out=target[area])
+            _write_strip(image[area], carried[start:stop], variant, float(step), planes, out=target[area])
     return marked.reshape(pixels.shape)
+
+
+@final
+class _Planes:
+    """Arrays of a strip, kept from one strip to the next: fresh memory costs as much as the arithmetic."""
+
+    def __init__(self, height: int, width: int, variant: Variant) -> None:
+        quads = (2, 2, height // 2, width // 2)
+        self.rgb = np.empty((3, *quads), np.int32)
+        self.yuv = np.empty((3, *quads), np.int32)
+        self.u = np.empty(quads, np.float64 if variant.array == "uint8" else np.float32)
+        self.down, self.detail = np.empty((2, *quads[1:]), self.u.dtype)
+        self.bands = np.empty((4, *quads[2:]), self.u.dtype)
 
 
 def _write_strip(
@@ -88,55 +102,86 @@ def _write_strip(
     places: Float64[np.ndarray, "a b"],
     variant: Variant,
     step: float,
+    planes: dict[tuple[int, int], _Planes],
     out: UInt8[np.ndarray, "h w 3"],
 ) -> None:
     height, width = (side // 4 * 4 for side in part.shape[:2])
-    quads = _rewrite(gather_quads(part[:height, :width]), places, variant, step)
+    own = planes.get((height, width)) or _Planes(height, width, variant)
+    planes[height, width] = own
+    if variant.array == "uint8":
+        quads = _rewrite_bytes(part[:height, :width], places, variant, step, own)
+    else:
+        quads = _rewrite_floats(part[:height, :width], places, variant, step, own)
     for channel, row, column in np.ndindex(3, 2, 2):  # one plane at a time is a third of a transposed copy
         out[row:height:2, column:width:2, channel] = quads[channel, row, column]
-    for border in (np.s_[height:], np.s_[:height, width:]):
+    for border in (np.s_[height:], np.s_[:height, width:]):  # takes part in the colour transform alone
         if part[border].size:
-            rgb = np.moveaxis(part[border], 2, 0).astype(np.int32)
-            out[border] = np.moveaxis(_rewrite(rgb, None, variant, step), 0, 2)
+            out[border] = _pass_through(part[border], variant)
 
 
-def _rewrite(
-    rgb: Int32[np.ndarray, " 3 *shape"],
-    places: Float64[np.ndarray, "a b"] | None,
+def _pass_through(pixels: UInt8[np.ndarray, "h w 3"], variant: Variant) -> Num[np.ndarray, "h w 3"]:
+    """The pixels after a way through YUV."""
+    rgb = np.moveaxis(pixels, 2, 0)
+    if variant.array == "uint8":
+        whole = rgb.astype(np.int32)
+        u, luma = u_of_bytes(whole, variant.channels)
+        v = v_of_bytes(whole, luma, variant.channels)
+        return np.moveaxis(rgb_of_bytes(luma, u, v, variant.channels, out=whole), 0, 2)
+    luma, u, v = yuv_of_floats(rgb.astype(np.float32), variant.channels)
+    return np.moveaxis(rgb_of_floats(luma, u, v, variant.channels), 0, 2)
+
+
+def _rewrite_bytes(
+    area: UInt8[np.ndarray, "h w 3"],
+    places: Float64[np.ndarray, "a b"],
     variant: Variant,
     step: float,
-) -> Num[np.ndarray, " 3 *shape"]:
-    """The pixels after a way through YUV, with the bits in U where there are any."""
-    if variant.array == "uint8":
-        u, luma = u_of_bytes(rgb, variant.channels)
-        v = v_of_bytes(rgb, luma, variant.channels)
-        if places is not None:
-            # the package cuts to whole numbers
-            np.copyto(u, _rewrite_u(u.astype(np.float64), places, variant, step), casting="unsafe")
-        return rgb_of_bytes(luma, u, v, variant.channels, out=rgb)
-    luma, u, v = yuv_of_floats(rgb.astype(np.float32), variant.channels)
-    if places is not None:
-        u = _rewrite_u(u, places, variant, step)
-    return rgb_of_floats(luma, u, v, variant.channels)
+    planes: _Planes,
+) -> Int32[np.ndarray, "3 2 2 _ _"]:
+    """Quads of the pixels after a way through YUV bytes, with the bits in U."""
+    rgb = gather_quads(area, out=planes.rgb)
+    u, luma = u_of_bytes(rgb, variant.channels, out=planes.yuv[:2])
+    v = v_of_bytes(rgb, luma, variant.channels, out=planes.yuv[2])
+    np.copyto(planes.u, u)
+    _rewrite_u(planes, places, variant, step)
+    np.copyto(u, planes.u, casting="unsafe")  # the package cuts to whole numbers
+    return rgb_of_bytes(luma, u, v, variant.channels, out=rgb)
 
 
-def _rewrite_u(
-    u: Float[np.ndarray, "2 2 h w"], places: Float64[np.ndarray, "a b"], variant: Variant, step: float
-) -> Float[np.ndarray, "2 2 h w"]:
-    """U with the bits in its low band, in the precision it comes in; each rounding as in PyWavelets."""
+def _rewrite_floats(
+    area: UInt8[np.ndarray, "h w 3"],
+    places: Float64[np.ndarray, "a b"],
+    variant: Variant,
+    step: float,
+    planes: _Planes,
+) -> Float32[np.ndarray, "3 2 2 _ _"]:
+    """Quads of the pixels after a way through floating-point YUV, with the bits in U."""
+    rgb = gather_quads(area, out=planes.rgb).astype(np.float32)
+    luma, u, v = yuv_of_floats(rgb, variant.channels)
+    np.copyto(planes.u, u)
+    _rewrite_u(planes, places, variant, step)
+    return rgb_of_floats(luma, planes.u, v, variant.channels)
+
+
+def _rewrite_u(planes: _Planes, places: Float64[np.ndarray, "a b"], variant: Variant, step: float) -> None:
+    """Puts the bits into the low band of U, in the precision it comes in; each rounding as in PyWavelets."""
+    u, down, detail, bands = planes.u, planes.down, planes.detail, planes.bands
     root = u.dtype.type(np.sqrt(0.5))
     u *= root
-    down, detail = u[0] + u[1], u[0] - u[1]
+    np.add(u[0], u[1], out=down)
+    np.subtract(u[0], u[1], out=detail)
     down *= root
     detail *= root
-    low, vertical = down[0] + down[1], down[0] - down[1]
-    horizontal, diagonal = detail[0] + detail[1], detail[0] - detail[1]
+    low, vertical, horizontal, diagonal = bands
+    np.add(down[0], down[1], out=low)
+    np.subtract(down[0], down[1], out=vertical)
+    np.add(detail[0], detail[1], out=horizontal)
+    np.subtract(detail[0], detail[1], out=diagonal)
     if variant.algorithm == "dwtDct":
         _move_largest(low, places, step)
     else:
         _move_singular(low, places, step)
-    for band in (low, vertical, horizontal, diagonal):
-        band *= root
+    bands *= root
     # the package hands the two detail bands back in the wrong order
     np.add(low, horizontal, out=down[0])
     np.subtract(low, horizontal, out=down[1])
@@ -146,7 +191,6 @@ def _rewrite_u(
     detail *= root
     np.add(down, detail, out=u[0])
     np.subtract(down, detail, out=u[1])
-    return u
 
 
 def _move_largest(low: Float[np.ndarray, "h w"], places: Float64[np.ndarray, "a b"], step: float) -> None:
