@@ -90,7 +90,9 @@ def invert(
         scheduler: as for `sample`. Clipping is ignored.
         n_steps: steps of the inversion; best as many as in sampling, and with the same spacing.
         n_refinements: further evaluations of the model per step, each a step of a fixed-point iteration. It
-            converges where the predictions change slowly from step to step.
+            converges where the predictions change slowly from step to step. For images that were rounded,
+            clipped or compressed 0 is often best: they lie where the model was not trained, and an exact
+            inverse magnifies that.
         batch_size: images at a time; bounds memory.
 
     Raises:

@@ -19,6 +19,9 @@ from poolproof.errors import InputError
 MAX_VALUES: Final = 1 << 24
 """Most values of one image's noise; 64 times those of a latent of 4 x 256 x 256."""
 
+MAX_MAGNITUDE: Final = 1e30
+"""Noise beyond this is refused: its squares may overflow."""
+
 _TINY: Final = sys.float_info.min
 
 _DOMAIN: Final = b"poolproof latent mark 1"
@@ -81,14 +84,18 @@ def check_shape(shape: tuple[int, int, int]) -> None:
 
 
 def check_noise(noise: Float[np.ndarray, "n c h w"], shape: tuple[int, int, int]) -> None:
-    """Raises InputError unless the noise is finite and of the key's shape."""
+    """Raises InputError unless the noise is finite, of no absurd size, and of the key's shape."""
     if noise.shape[1:] != shape:
         raise InputError(
             f"noise: got shape {noise.shape}, allowed (n, {', '.join(str(side) for side in shape)}) as in the "
             "key; resize images to what the model generates before they are inverted"
         )
-    if not np.isfinite(noise).all():
-        raise InputError("noise: got values that are not finite, allowed finite ones; look at the inversion")
+    # a comparison with NaN is false
+    if not (np.abs(noise) < MAX_MAGNITUDE).all():
+        raise InputError(
+            f"noise: got values that are not finite or beyond {MAX_MAGNITUDE:g}, allowed finite ones near "
+            "standard normal; look at the inversion"
+        )
 
 
 def _keyed_bytes(n: int, parts: tuple[int | bytes, ...]) -> bytes:

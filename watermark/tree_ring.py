@@ -155,7 +155,8 @@ def detect_tree_ring(
             where their low frequencies are weak, `p_values` are too small, and `key_p_values` are not.
 
     Raises:
-        InputError: noise of another shape than the key's or that is not finite, or sigma not above 0.
+        InputError: noise of another shape than the key's or that is not finite, or sigma outside
+            1e-6 to 1e6.
 
     Source: Wen et al., "Tree-Ring watermarks", 2023, section 3.4, corrected: their sum runs over mirror
         images too and divides by a deviation that is estimated from the same values.
@@ -163,8 +164,10 @@ def detect_tree_ring(
         was drawn without regard to the image.
     """
     check_noise(noise, key.shape)
-    if not 0 < sigma < np.inf:
-        raise InputError(f"sigma: got {sigma}, allowed above 0; 1 is the deviation of the sampler's noise")
+    if not 1e-6 <= sigma <= 1e6:
+        raise InputError(
+            f"sigma: got {sigma}, allowed 1e-6 to 1e6; 1 is the deviation of the sampler's noise"
+        )
     values = _values(noise.astype(np.float64), key) / sigma
     pattern = _pattern(key) / sigma
     squares = np.square(values - pattern).sum(axis=(1, 2))

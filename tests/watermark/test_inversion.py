@@ -18,8 +18,13 @@ from diffusers.schedulers.scheduling_ddim_inverse import DDIMInverseScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+from laws import law_pvalue
 from refusals import assert_refused
+from scipy import stats
+from sklearn.datasets import load_digits
 
+from poolproof.simulate.denoiser import predict
+from poolproof.simulate.diffusion import DiffusionSpec, fit_diffusion
 from poolproof.watermark.gaussian_shading import ShadingKey, embed_shading, read_shading, shading_pvalues
 from poolproof.watermark.inversion import encode_latents, invert, invert_pipeline, sample
 from poolproof.watermark.tree_ring import TreeRingKey, detect_tree_ring, embed_tree_ring
@@ -160,6 +165,52 @@ def test_marks_are_read_back_from_images(unet: UNet2DModel, rng: np.random.Gener
         assert p_values is not None
         assert p_values.min() > 1e-4
         assert 0.2 < np.median(p_values) < 0.85
+
+
+@pytest.mark.slow
+def test_a_trained_model_carries_marks_through_rounding(rng: np.random.Generator) -> None:
+    """A model of the digits, images clipped and rounded to 17 greys: marks are read, and nothing else is."""
+    digits: Any = load_digits()
+    spec = DiffusionSpec(target="velocity")
+    model = fit_diffusion(digits.images / 8 - 1, None, spec, rng=rng)
+    weights = {name: torch.tensor(value) for name, value in model.weights.items()}
+    scheduler = ddim(
+        num_train_timesteps=spec.n_timesteps,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+    )
+
+    def denoise(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        no_class = torch.zeros(len(noisy), dtype=torch.int64)
+        return predict(weights, noisy.flatten(1), times, no_class).view_as(noisy)
+
+    def recover(start: np.ndarray) -> np.ndarray:
+        images = sample(start, denoise, scheduler).clip(-1, 1)
+        return invert(np.rint(images * 8) / 8, denoise, scheduler)
+
+    shape = (1, 8, 8)
+    ring = TreeRingKey(b"a", shape, radius=3.0)
+    shading = ShadingKey(b"b", shape, n_bits=4, space_copies=4)
+    payload, nonces = np.array([0, 1, 1, 0]), range(200)
+    ringed = recover(embed_tree_ring(200, ring, rng=rng))
+    shaded = recover(embed_shading(payload, shading, nonces, rng=rng))
+    plain = recover(rng.standard_normal((200, *shape)))
+    read = detect_tree_ring(ringed, ring)
+    assert read.key_p_values is not None
+    assert np.quantile(read.p_values, 0.95) < 1e-4
+    assert np.quantile(read.key_p_values, 0.95) < 1e-4
+    assert np.median(shading_pvalues(shaded, payload[None], shading, nonces)) < 1e-4
+    assert (read_shading(shaded, shading, nonces).bits == payload).mean() > 0.95
+
+    for noise in (plain, shaded):  # every image under a secret of its own: then the law is exact
+        reads = [
+            detect_tree_ring(one[None], TreeRingKey(n, shape, radius=3.0)) for n, one in enumerate(noise)
+        ]
+        shares = [found.key_p_values[0] for found in reads if found.key_p_values is not None]
+        assert law_pvalue(np.array(shares), stats.uniform.cdf) > 0.001
+    for noise in (plain, ringed):
+        hits = (shading_pvalues(noise, payload[None], shading, nonces) < 0.05).sum()
+        assert stats.binom.sf(hits - 1, 200, 0.05) > 0.001
 
 
 def test_models_and_schedulers_are_left_as_they_were(unet: UNet2DModel, noise: np.ndarray) -> None:

@@ -79,4 +79,5 @@ def test_unusable_noise_and_shapes_are_refused() -> None:
     for shape in [(0, 8, 8), (1, 1 << 13, 1 << 13)]:
         assert_refused(lambda shape=shape: check_shape(shape), "shape")
     assert_refused(lambda: check_noise(np.zeros((2, 3, 8, 8)), (3, 8, 4)), "noise")
-    assert_refused(lambda: check_noise(np.full((1, 1, 2, 2), np.nan), (1, 2, 2)), "noise")
+    for value in (np.nan, -np.inf, 1e200):
+        assert_refused(lambda value=value: check_noise(np.full((1, 1, 2, 2), value), (1, 2, 2)), "noise")

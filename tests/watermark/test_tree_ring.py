@@ -205,6 +205,19 @@ def test_noise_without_power_is_near_a_pattern_but_points_nowhere() -> None:
     assert read.key_p_values[0] == 1.0
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_noise_of_any_size_has_pvalues(pattern: str) -> None:
+    """From nothing to huge values every p-value lies in (0, 1], and huge noise is far from the pattern."""
+    rng = np.random.default_rng(11)
+    for size in (0.0, 1e-30, 1.0, 1e4, 1e29):
+        noise = size * rng.standard_normal((2, 3, 8, 8))
+        read = detect_tree_ring(noise, TreeRingKey(1, (3, 8, 8), pattern))
+        shares = read.p_values if read.key_p_values is None else read.key_p_values
+        assert 0 < min(read.p_values.min(), shares.min())
+        assert max(read.p_values.max(), shares.max()) <= 1
+        assert size < 10 or read.p_values.min() > 0.999
+
+
 @pytest.mark.parametrize("pattern", ["random", "rings"])
 def test_other_secrets_see_nothing(pattern: str) -> None:
     """Noise marked with one secret has ordinary p-values under another."""
@@ -257,5 +270,5 @@ def test_unusable_input_is_refused() -> None:
     key = TreeRingKey(1, shape)
     assert_refused(lambda: embed_tree_ring(0, key, rng=np.random.default_rng()), "n")
     assert_refused(lambda: detect_tree_ring(np.zeros((1, 3, 8, 9)), key), "noise")
-    for sigma in (0.0, -1.0, float("inf"), float("nan")):
+    for sigma in (0.0, -1.0, 1e-200, float("inf"), float("nan")):
         assert_refused(lambda sigma=sigma: detect_tree_ring(np.zeros((1, *shape)), key, sigma=sigma), "sigma")
