@@ -45,7 +45,7 @@ class Key:
             purpose: names what they are for.
             n: how many.
         """
-        words = np.frombuffer(self._stream(purpose, -(-n // 8)), np.uint8)
+        words = np.frombuffer(self._stream(f"signs/{purpose}", -(-n // 8)), np.uint8)
         return (2 * np.unpackbits(words, count=n).astype(np.int8) - 1).astype(np.int8)
 
     def order(self, purpose: str, n: int) -> Int64[np.ndarray, " n"]:
@@ -55,7 +55,7 @@ class Key:
             purpose: names what it is for.
             n: how many.
         """
-        words = np.frombuffer(self._stream(purpose, 8 * n), ">u8")
+        words = np.frombuffer(self._stream(f"order/{purpose}", 8 * n), ">u8")
         return np.argsort(words, kind="stable").astype(np.int64)
 
     def _stream(self, purpose: str, n_bytes: int) -> bytes:

@@ -25,6 +25,9 @@ million unmarked items at most one such call is expected.
 _REACH: Final = 2
 """Neighbours on either side, in reading order, whose mean is taken off a vote."""
 
+_RESCALE: Final = 512
+"""Weights after which counts are scaled down; each one at most doubles them, and floats end at 2 to the 1024."""
+
 
 def payload_pvalue(strengths: Int8[np.ndarray, " n"], payload: Payload) -> float:
     """Share of all payloads with the same fixed bits that fit the blocks at least as well; in (0, 1].
@@ -51,8 +54,11 @@ def sign_tail(support: Int[np.ndarray, " k"]) -> float:
     Exact but for rounding: the relative error of a share below one half stays near the machine's precision.
 
     Args:
-        support: integer weights with the observed signs, k up to 1000; the sum of their magnitudes bounds
+        support: integer weights with the observed signs, k up to 2500; the sum of their magnitudes bounds
             the time.
+
+    Returns:
+        The smallest positive float where the share is below it.
 
     Source: the recursion for permutation distributions of Pagano and Tritchler, "On obtaining permutation
         distributions in polynomial time", 1983, for signs.
@@ -62,7 +68,7 @@ def sign_tail(support: Int[np.ndarray, " k"]) -> float:
     against = int(weights[support < 0].sum())
     rest = int(weights.sum()) - against
     if against < rest:
-        return _lower_share(weights, against)
+        return max(_lower_share(weights, against), float(np.nextafter(0, 1)))
     # By symmetry of the signs. What is taken off is at most a half, so no digits are lost.
     return 1.0 - _lower_share(weights, rest - 1)
 
@@ -75,14 +81,20 @@ def _lower_share(weights: Int[np.ndarray, " k"], limit: int) -> float:
     # however small, suffers from cancellation.
     counts = np.zeros(limit + 1)
     counts[0] = 1.0
-    reached = 0
+    reached = exponent = 0
     ordered = np.sort(weights)
     zeros = int(np.searchsorted(ordered, 1))
     within = int(np.searchsorted(ordered, limit, side="right"))
-    for weight in ordered[zeros:within].tolist():
+    for n, weight in enumerate(ordered[zeros:within].tolist(), start=1):
         reached = min(limit, reached + weight)
         counts[weight : reached + 1] += counts[: reached + 1 - weight]
-    return float(np.ldexp(counts[: reached + 1].sum(), zeros - weights.size))
+        if n % _RESCALE == 0:
+            # What drops below the smallest float here could grow by the weights to come alone: of 2500, to a
+            # share of the sum that is far below its last digit.
+            shift = int(np.frexp(counts[: reached + 1].max())[1])
+            counts = np.ldexp(counts, -shift)
+            exponent += shift
+    return float(np.ldexp(counts[: reached + 1].sum(), exponent + zeros - weights.size))
 
 
 def contrast_of(strengths: Int8[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
