@@ -251,7 +251,7 @@ def _whitened(luma: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     return residual / np.sqrt(np.maximum(uniform_filter(residual**2, _WINDOW), 0) + 4)
 
 
-def _enlarged(pixels: UInt8[np.ndarray, "h w 3"], scale: float) -> Float32[np.ndarray, "h w"]:
+def _enlarged(pixels: UInt8[np.ndarray, "h w 3"], scale: float) -> Float32[np.ndarray, "a b"]:
     """Luma at another size."""
     from PIL import Image
 
