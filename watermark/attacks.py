@@ -191,7 +191,7 @@ def _number(text: str, value: str, low: float, high: float) -> float:
     except ValueError:
         number = float("nan")
     if not low <= number <= high:
-        raise InputError(f"attack {text}: got {value!r}, allowed {low:g} to {high:g}; correct it")
+        raise InputError(f"attack: got {text!r}, allowed {low:g} to {high:g} for {value!r}; correct it")
     return number
 
 

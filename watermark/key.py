@@ -85,7 +85,11 @@ def parse_key(text: str) -> Key:
             found = path.is_file() and path.stat().st_size <= 4 * MAX_BYTES
             digits = path.read_text("ascii").strip() if found else ""
         except (OSError, ValueError) as error:
-            raise InputError(f"key: got {text!r} ({error}), allowed a readable file of digits") from error
+            # the text may be a secret with a slip in it, so it is not repeated, nor is the error, which has it too
+            raise InputError(
+                f"key: got {len(text)} characters ({type(error).__name__}), allowed a readable file of hexadecimal "
+                "digits; check the path and what the file holds"
+            ) from None
     if not _is_key(digits):
         raise InputError(
             f"key: got {len(text.strip())} characters, allowed {2 * MIN_BYTES} to {2 * MAX_BYTES} hexadecimal "
