@@ -17,7 +17,7 @@ STRENGTH: Final = 0.1
 _STEPS: Final = 50
 
 
-def load_regenerator(path: Path | str, *, strength: float = STRENGTH) -> Apply:
+def load_regenerator(path: Path | str, *, strength: float | int = STRENGTH) -> Apply:
     """An attack that sends images through a diffusion model kept on this machine.
 
     A model of pixels (such as `DDPMPipeline` or `DDIMPipeline` with an unconditional network of three channels) works
@@ -71,7 +71,7 @@ def _takes_pixels(config: Any) -> bool:
     return square and unconditional and config["in_channels"] == config["out_channels"] == 3
 
 
-def _latent(pipeline: Any, strength: float) -> Apply:
+def _latent(pipeline: Any, strength: float | int) -> Apply:
     import torch
     from diffusers.pipelines.auto_pipeline import AutoPipelineForImage2Image
     from PIL import Image
@@ -103,7 +103,7 @@ def _latent(pipeline: Any, strength: float) -> Apply:
     return apply
 
 
-def _pixelwise(unet: Any, scheduler_config: Any, strength: float) -> Apply:
+def _pixelwise(unet: Any, scheduler_config: Any, strength: float | int) -> Apply:
     import torch
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 

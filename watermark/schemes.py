@@ -73,7 +73,7 @@ class SpreadScheme(AbstractScheme):
         scales: enlargements that reading tries.
     """
 
-    def __init__(self, key: Key, bits: Sequence[int] = (), scales: Sequence[float] = SCALES) -> None:
+    def __init__(self, key: Key, bits: Sequence[int] = (), scales: Sequence[float | int] = SCALES) -> None:
         self.name = "spread"
         self.key, self.bits, self.scales = key, tuple(bits), tuple(scales)
 

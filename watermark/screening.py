@@ -53,7 +53,7 @@ def would_be_found(
     container: Container | None = None,
     *,
     n_tests: int,
-    level: float = DETECTION_LEVEL,
+    level: float | int = DETECTION_LEVEL,
     max_pixels: int = MAX_PIXELS,
     rng: np.random.Generator,
 ) -> bool | None:
