@@ -109,7 +109,7 @@ def webp(pixels: Pixels, quality: int) -> Pixels:
     return _encoded(pixels, "WEBP", quality=quality)
 
 
-def resize(pixels: Pixels, factor: float) -> Pixels:
+def resize(pixels: Pixels, factor: float | int) -> Pixels:
     """The image at another size, by cubic interpolation with antialiasing, from one pixel a side.
 
     Args:
@@ -120,14 +120,14 @@ def resize(pixels: Pixels, factor: float) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def resize_back(pixels: Pixels, factor: float) -> Pixels:
+def resize_back(pixels: Pixels, factor: float | int) -> Pixels:
     """The image after a way to another size and back."""
     height, width = pixels.shape[:2]
     small = Image.fromarray(resize(pixels, factor))
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def crop(pixels: Pixels, share: float) -> Pixels:
+def crop(pixels: Pixels, share: float | int) -> Pixels:
     """The middle of the image.
 
     Args:
@@ -139,7 +139,7 @@ def crop(pixels: Pixels, share: float) -> Pixels:
     return pixels[top : max(top + 1, height - top), left : max(left + 1, width - left)].copy()
 
 
-def rotate(pixels: Pixels, degrees: float) -> Pixels:
+def rotate(pixels: Pixels, degrees: float | int) -> Pixels:
     """The image turned about its middle, counter-clockwise; right angles are exact, others keep the size."""
     if degrees % 90 == 0:
         return np.ascontiguousarray(np.rot90(pixels, round(degrees / 90)))
@@ -151,7 +151,7 @@ def flip(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[:, ::-1])
 
 
-def noise(pixels: Pixels, sigma: float, *, rng: np.random.Generator) -> Pixels:
+def noise(pixels: Pixels, sigma: float | int, *, rng: np.random.Generator) -> Pixels:
     """The image with normal noise, independent by pixel and channel.
 
     Args:
@@ -163,7 +163,7 @@ def noise(pixels: Pixels, sigma: float, *, rng: np.random.Generator) -> Pixels:
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
-def blur(pixels: Pixels, sigma: float) -> Pixels:
+def blur(pixels: Pixels, sigma: float | int) -> Pixels:
     """The image after a Gaussian blur.
 
     Args:
@@ -173,7 +173,7 @@ def blur(pixels: Pixels, sigma: float) -> Pixels:
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-def brightness(pixels: Pixels, factor: float) -> Pixels:
+def brightness(pixels: Pixels, factor: float | int) -> Pixels:
     """The image with all values times a factor, cut at white."""
     return np.clip(np.rint(pixels * factor), 0, 255).astype(np.uint8)
 
@@ -185,13 +185,13 @@ def _encoded(pixels: Pixels, form: str, **options: int) -> Pixels:
         return np.asarray(image.convert("RGB"))
 
 
-def _number(text: str, value: str, low: float, high: float) -> float:
+def _number(text: str, value: str, low: float | int, high: float | int) -> float:
     try:
         number = float(value)
     except ValueError:
         number = float("nan")
     if not low <= number <= high:
-        raise InputError(f"attack {text}: got {value!r}, allowed {low:g} to {high:g}; correct it")
+        raise InputError(f"attack: got {text!r}, allowed {low:g} to {high:g} for {value!r}; correct it")
     return number
 
 
@@ -199,7 +199,7 @@ _PLAIN: Final[dict[str, Apply]] = {
     "none": lambda pixels, rng: pixels,
     "flip": lambda pixels, rng: flip(pixels),
 }
-_SCALED: Final[dict[str, tuple[float, float, Callable[[float], Apply]]]] = {
+_SCALED: Final[dict[str, tuple[float | int, float | int, Callable[[float], Apply]]]] = {
     "webp": (0, 100, lambda value: lambda pixels, rng: webp(pixels, round(value))),
     "resize": (0.05, 4, lambda value: lambda pixels, rng: resize(pixels, value)),
     "resize-back": (0.05, 4, lambda value: lambda pixels, rng: resize_back(pixels, value)),

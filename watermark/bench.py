@@ -60,7 +60,7 @@ def run_bench(
     schemes: Sequence[AbstractScheme],
     attacks: Sequence[Attack],
     *,
-    level: float = DETECTION_LEVEL,
+    level: float | int = DETECTION_LEVEL,
     rng: np.random.Generator,
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome]:
@@ -106,7 +106,7 @@ def _read(
     key: str,
     attack: str,
     pixels: UInt8[np.ndarray, "_ _ 3"],
-    level: float,
+    level: float | int,
     quality: tuple[float, float] | None = None,
     embed_seconds: float | None = None,
 ) -> Outcome:

@@ -45,7 +45,7 @@ class Key:
             purpose: names what they are for.
             n: how many.
         """
-        words = np.frombuffer(self._stream(purpose, -(-n // 8)), np.uint8)
+        words = np.frombuffer(self._stream(f"signs/{purpose}", -(-n // 8)), np.uint8)
         return (2 * np.unpackbits(words, count=n).astype(np.int8) - 1).astype(np.int8)
 
     def order(self, purpose: str, n: int) -> Int64[np.ndarray, " n"]:
@@ -55,7 +55,7 @@ class Key:
             purpose: names what it is for.
             n: how many.
         """
-        words = np.frombuffer(self._stream(purpose, 8 * n), ">u8")
+        words = np.frombuffer(self._stream(f"order/{purpose}", 8 * n), ">u8")
         return np.argsort(words, kind="stable").astype(np.int64)
 
     def digest(self) -> str:
@@ -89,7 +89,11 @@ def parse_key(text: str) -> Key:
             found = path.is_file() and path.stat().st_size <= 4 * MAX_BYTES
             digits = path.read_text("ascii").strip() if found else ""
         except (OSError, ValueError) as error:
-            raise InputError(f"key: got {text!r} ({error}), allowed a readable file of digits") from error
+            # the text may be a secret with a slip in it, so it is not repeated, nor is the error, which has it too
+            raise InputError(
+                f"key: got {len(text)} characters ({type(error).__name__}), allowed a readable file of hexadecimal "
+                "digits; check the path and what the file holds"
+            ) from None
     if not _is_key(digits):
         raise InputError(
             f"key: got {len(text.strip())} characters, allowed {2 * MIN_BYTES} to {2 * MAX_BYTES} hexadecimal "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final, final
 
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from poolproof.errors import InputError, MissingExtra
+from poolproof.watermark.dwt import MIN_PIXELS
 from poolproof.watermark.schemes import AbstractScheme, Reading
 
 PEERS: Final = ("invisible-watermark:dwtDct", "invisible-watermark:dwtDctSvd", "blind-watermark")
@@ -67,17 +69,22 @@ class InvisibleWatermark(AbstractScheme):
 
     def embed(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """A marked copy."""
+        _check_size(pixels, self._fits(pixels))
         marked = self._encoder.encode(np.ascontiguousarray(pixels[:, :, ::-1]), self.method)
         return np.ascontiguousarray(marked[:, :, ::-1])
 
     def read(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Reading:
         """The bits that it decodes, and their matches."""
-        try:
-            bits = self._decoder.decode(np.ascontiguousarray(pixels[:, :, ::-1]), self.method)
-        except RuntimeError:  # it refuses small images
+        if not self._fits(pixels):
             return Reading(1.0, None)
+        bits = self._decoder.decode(np.ascontiguousarray(pixels[:, :, ::-1]), self.method)
         read = tuple(int(bit) for bit in bits)
         return Reading(matches_pvalue(read, self.bits), read)
+
+    def _fits(self, pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
+        """Whether the package takes the image, and each bit has a block."""
+        height, width, _ = pixels.shape
+        return height * width >= MIN_PIXELS and (height // 8) * (width // 8) >= len(self.bits)
 
 
 @final
@@ -97,6 +104,7 @@ class BlindWatermark(AbstractScheme):
 
     def embed(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """A marked copy."""
+        _check_size(pixels, self._blocks(pixels) > len(self.bits))
         writer = self._make()
         writer.read_img(img=np.ascontiguousarray(pixels[:, :, ::-1]))
         writer.read_wm([bool(bit) for bit in self.bits], mode="bit")
@@ -105,11 +113,26 @@ class BlindWatermark(AbstractScheme):
 
     def read(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Reading:
         """The bits that it decodes, and their matches."""
-        try:
+        if self._blocks(pixels) <= len(self.bits):
+            return Reading(1.0, None)
+        with warnings.catch_warnings():
+            # it sorts the bits into two groups, one of which is empty where all bits agree
+            warnings.simplefilter("ignore", RuntimeWarning)
             values: Any = self._make().extract(
                 embed_img=np.ascontiguousarray(pixels[:, :, ::-1]), wm_shape=len(self.bits), mode="bit"
             )
-        except (AssertionError, IndexError, ValueError):  # too small an image for it
-            return Reading(1.0, None)
         read = tuple(int(value > 0.5) for value in values)
         return Reading(matches_pvalue(read, self.bits), read)
+
+    def _blocks(self, pixels: UInt8[np.ndarray, "h w 3"]) -> int:
+        """Of 4 x 4 in the wavelet's low band, each of which carries a bit."""
+        down, right = ((side + 1) // 2 // 4 for side in pixels.shape[:2])
+        return down * right
+
+
+def _check_size(pixels: UInt8[np.ndarray, "h w 3"], enough: bool) -> None:
+    if not enough:
+        raise InputError(
+            f"pixels: got {pixels.shape[0]}x{pixels.shape[1]}, allowed what the package has room for its bits in; "
+            "enlarge it first"
+        )

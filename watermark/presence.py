@@ -77,12 +77,14 @@ def embed_presence(
         amplitude: root mean square of the change, in the units of the images, above 0.
 
     Raises:
-        InputError: an amplitude or shape out of range, or images of another type.
+        InputError: an amplitude or shape out of range, or images of another type or with values that are not
+            finite.
     """
     if not (np.isfinite(amplitude) and amplitude > 0):
         raise InputError(f"amplitude: got {amplitude}, allowed above 0; 2 to 4 suit bytes")
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise InputError(f"images: got {images.dtype}, allowed uint8 or floats; convert them first")
+    _check_finite(images, "images")
     _, height, width, channels = images.shape
     marked = images + amplitude * presence_pattern((height, width, channels), key)
     if images.dtype == np.uint8:
@@ -118,6 +120,7 @@ def measure_presence(
             raise InputError(
                 f"reference: got shape {reference.shape}, allowed images of {images.shape[1:]}; resize them alike"
             )
+        _check_finite(reference, "reference")
         mean = mean - _coefficients(reference)[:, _carriers(shape, key)[0]].mean(axis=0)
     scale = _magnitude(shape) * weights.sum()
     strength = float((weights * mean) @ signs / scale)
@@ -150,6 +153,7 @@ def _projections(
     """The images' coefficients at the mark's places, the key's signs, and the places' weights."""
     if len(images) == 0:
         raise InputError("images: got none, allowed one or more; give at least one image")
+    _check_finite(images, "images")
     _, height, width, channels = images.shape
     shape = (height, width, channels)
     places, signs, radius = _carriers(shape, key)
@@ -192,6 +196,12 @@ def _magnitude(shape: tuple[int, int, int]) -> float:
 
 
 def _whole(weights: Float[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
-    largest = float(np.quantile(np.abs(weights), 0.99))
-    scaled = weights * (_WEIGHT / max(largest, 1e-300))
-    return np.clip(np.rint(scaled), -_WEIGHT, _WEIGHT).astype(np.int64)
+    largest = float(np.quantile(np.abs(weights), 0.99)) or float(np.abs(weights).max()) or 1.0
+    return np.rint(np.clip(weights, -largest, largest) / largest * _WEIGHT).astype(np.int64)
+
+
+def _check_finite(images: Num[np.ndarray, "n h w c"], name: str) -> None:
+    if not np.isfinite(images).all():
+        raise InputError(
+            f"{name}: got values that are not finite, allowed finite ones; leave such images out"
+        )

@@ -49,7 +49,8 @@ def ssim(first: UInt8[np.ndarray, "h w 3"], second: UInt8[np.ndarray, "h w 3"]) 
     reach = round(_TRUNCATE * _SIGMA)
     if min(first.shape[:2]) < 2 * reach + 1:
         raise InputError(
-            f"image: got {first.shape[0]}x{first.shape[1]}, allowed from {2 * reach + 1} a side for this measure"
+            f"image: got {first.shape[0]}x{first.shape[1]}, allowed from {2 * reach + 1} a side for this measure; "
+            "take a larger one"
         )
 
     def smooth(plane: Num[np.ndarray, "h w"]) -> Num[np.ndarray, "a b"]:
@@ -67,4 +68,6 @@ def ssim(first: UInt8[np.ndarray, "h w 3"], second: UInt8[np.ndarray, "h w 3"]) 
 
 def _check_shapes(first: np.ndarray, second: np.ndarray) -> None:
     if first.shape != second.shape:
-        raise InputError(f"images: got shapes {first.shape} and {second.shape}, allowed equal ones")
+        raise InputError(
+            f"images: got shapes {first.shape} and {second.shape}, allowed equal ones; resize one"
+        )

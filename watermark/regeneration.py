@@ -17,7 +17,7 @@ STRENGTH: Final = 0.1
 _STEPS: Final = 50
 
 
-def load_regenerator(path: Path | str, *, strength: float = STRENGTH) -> Apply:
+def load_regenerator(path: Path | str, *, strength: float | int = STRENGTH) -> Apply:
     """An attack that sends images through a diffusion model kept on this machine.
 
     A model of pixels (such as `DDPMPipeline` or `DDIMPipeline` with an unconditional network of three channels) works
@@ -34,33 +34,54 @@ def load_regenerator(path: Path | str, *, strength: float = STRENGTH) -> Apply:
     Source: Zhao et al., "Invisible image watermarks are provably removable using generative AI", 2024; DDIM of Song
         et al., 2021, takes the noise out.
     """
+    from diffusers.models.unets.unet_2d import UNet2DModel
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     if not 0 < strength <= 1:
         raise InputError(f"strength: got {strength}, allowed above 0 to 1; 0.1 hardly changes a picture")
     if not (Path(path) / "model_index.json").is_file():
         raise InputError(
-            f"regenerate: got {str(path)!r}, allowed a folder that a diffusers pipeline was saved to"
+            f"regenerate: got {str(path)!r}, allowed a folder that a diffusers pipeline was saved to; save one"
         )
-    pipeline = DiffusionPipeline.from_pretrained(path, local_files_only=True)
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, AttributeError, ImportError, KeyError, TypeError) as error:
+        # a folder from elsewhere can be wrong in many ways, and diffusers has an error of its own for each
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"regenerate: got {str(path)!r} ({reason}), allowed a whole diffusers pipeline; save it again"
+        ) from error
     pipeline.set_progress_bar_config(disable=True)
     if hasattr(pipeline, "vae"):
         return _latent(pipeline, strength)
     unet = getattr(pipeline, "unet", None)
-    if unet is None or unet.config.get("in_channels") != 3 or unet.config.get("class_embed_type") is not None:
+    if hasattr(pipeline, "vqvae") or not isinstance(unet, UNet2DModel) or not _takes_pixels(unet.config):
         raise InputError(
-            f"regenerate: got {type(pipeline).__name__}, allowed a pipeline with a `vae`, or with a `unet` of three "
-            "channels and no classes; choose another"
+            f"regenerate: got {type(pipeline).__name__}, allowed a pipeline with a `vae`, or with a "
+            "square `unet` of pixels in three channels and no classes; choose another"
         )
     return _pixelwise(unet, pipeline.scheduler.config, strength)
 
 
-def _latent(pipeline: Any, strength: float) -> Apply:
+def _takes_pixels(config: Any) -> bool:
+    """Whether a network takes and gives squares of three channels, and nothing beside."""
+    size = config["sample_size"]
+    square = isinstance(size, int) or (isinstance(size, list | tuple) and len(set(size)) == 1)
+    unconditional = config.get("class_embed_type") is None and config.get("num_class_embeds") is None
+    return square and unconditional and config["in_channels"] == config["out_channels"] == 3
+
+
+def _latent(pipeline: Any, strength: float | int) -> Apply:
     import torch
     from diffusers.pipelines.auto_pipeline import AutoPipelineForImage2Image
     from PIL import Image
 
-    image_to_image = AutoPipelineForImage2Image.from_pipe(pipeline)
+    try:
+        image_to_image = AutoPipelineForImage2Image.from_pipe(pipeline)
+    except ValueError as error:
+        raise InputError(
+            f"regenerate: got {type(pipeline).__name__}, allowed a pipeline from image to image; choose another"
+        ) from error
     image_to_image.set_progress_bar_config(disable=True)
 
     def apply(pixels: UInt8[np.ndarray, "_ _ 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "_ _ 3"]:
@@ -82,7 +103,7 @@ def _latent(pipeline: Any, strength: float) -> Apply:
     return apply
 
 
-def _pixelwise(unet: Any, scheduler_config: Any, strength: float) -> Apply:
+def _pixelwise(unet: Any, scheduler_config: Any, strength: float | int) -> Apply:
     import torch
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 

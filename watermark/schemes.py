@@ -87,7 +87,7 @@ class SpreadScheme(AbstractScheme):
         self,
         key: Key,
         bits: Sequence[int] = (),
-        scales: Sequence[float] = SCALES,
+        scales: Sequence[float | int] = SCALES,
         *,
         psnr: float | int = PSNR,
     ) -> None:

@@ -9,6 +9,7 @@ from typing import Final, final
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from poolproof.errors import InputError
 from poolproof.watermark.dwt import MAX_PIXELS, MIN_PIXELS, Variant
 from poolproof.watermark.dwt_encoder import embed_dwt
 from poolproof.watermark.payloads import Payload
@@ -52,7 +53,7 @@ def would_be_found(
     container: Container | None = None,
     *,
     n_tests: int,
-    level: float = DETECTION_LEVEL,
+    level: float | int = DETECTION_LEVEL,
     max_pixels: int = MAX_PIXELS,
     rng: np.random.Generator,
 ) -> bool | None:
@@ -72,9 +73,16 @@ def would_be_found(
         max_pixels: as in `dwt.block_remainders`.
         rng: draws the control's bits.
 
+    Raises:
+        InputError: a variant in which no search reads the payload.
+
     Assumes: the file's settings are those with which a marked image was last written. What happened before,
         such as a change of size, is not imitated, so the recall is an upper estimate.
     """
+    if (payload, variant) not in plan_search((payload,)):
+        raise InputError(
+            f"variant: got {variant}, allowed one that a search reads for {payload.name}; choose one"
+        )
     if pixels.shape[0] * pixels.shape[1] < MIN_PIXELS or min(pixels.shape[:2]) < 8:
         return None
     (control,) = draw_controls((payload,), 1, rng=rng)
@@ -84,7 +92,7 @@ def would_be_found(
     for _, found_in, supports, _ in read_supports(marked, (control,), max_pixels=max_pixels):
         if found_in == variant:
             return n_tests * sign_tail(supports) < level
-    return None
+    return False  # the container left too little of it
 
 
 @final

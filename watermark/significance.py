@@ -21,9 +21,6 @@ It bounds the chance that one unmarked item is called marked, over all payloads 
 million unmarked items at most one such call is expected.
 """
 
-_HALVINGS: Final = 512
-"""Doublings of the number of subsets after which it is scaled down."""
-
 _SMOOTHED: Final = (3, 9)
 """Spatial frequencies, down and across, over which the power of the blocks is averaged."""
 
@@ -32,6 +29,9 @@ _POWER_FLOOR: Final = 1e-3
 
 _UNITS: Final = 4
 """Whole-number weight of a block of mean magnitude."""
+
+_RESCALE: Final = 512
+"""Weights after which counts are scaled down; each one at most doubles them, and floats end at 2 to the 1024."""
 
 
 def payload_pvalue(strengths: Int8[np.ndarray, "rows columns"], payload: Payload) -> float:
@@ -56,11 +56,14 @@ def payload_pvalue(strengths: Int8[np.ndarray, "rows columns"], payload: Payload
 def sign_tail(support: Int[np.ndarray, " k"]) -> float:
     """Share of the 2^k choices of signs for which the sum of the weights reaches the given one; in (0, 1].
 
-    Exact but for rounding: the relative error of a share below one half stays near the machine's precision. Shares
-    below 2^-1000 are given as 2^-1000.
+    Exact but for rounding: the relative error of a share below one half stays near the machine's precision.
 
     Args:
-        support: integer weights with the observed signs; the sum of their magnitudes times k bounds the time.
+        support: integer weights with the observed signs, k up to 2500; the sum of their magnitudes bounds
+            the time.
+
+    Returns:
+        The smallest positive float where the share is below it.
 
     Source: the recursion for permutation distributions of Pagano and Tritchler, "On obtaining permutation
         distributions in polynomial time", 1983, for signs.
@@ -70,7 +73,7 @@ def sign_tail(support: Int[np.ndarray, " k"]) -> float:
     against = int(weights[support < 0].sum())
     rest = int(weights.sum()) - against
     if against < rest:
-        return _lower_share(weights, against)
+        return max(_lower_share(weights, against), float(np.nextafter(0, 1)))
     # By symmetry of the signs. What is taken off is at most a half, so no digits are lost.
     return 1.0 - _lower_share(weights, rest - 1)
 
@@ -83,19 +86,20 @@ def _lower_share(weights: Int[np.ndarray, " k"], limit: int) -> float:
     # however small, suffers from cancellation.
     counts = np.zeros(limit + 1)
     counts[0] = 1.0
-    reached = 0
+    reached = exponent = 0
     ordered = np.sort(weights)
     zeros = int(np.searchsorted(ordered, 1))
     within = int(np.searchsorted(ordered, limit, side="right"))
-    halvings = 0
-    for turn, weight in enumerate(ordered[zeros:within].tolist(), start=1):
+    for n, weight in enumerate(ordered[zeros:within].tolist(), start=1):
         reached = min(limit, reached + weight)
         counts[weight : reached + 1] += counts[: reached + 1 - weight]
-        if turn % _HALVINGS == 0:  # there would be more subsets than a float can count
-            counts = np.ldexp(counts, -_HALVINGS)
-            halvings += _HALVINGS
-    share = float(np.ldexp(counts[: reached + 1].sum(), zeros + halvings - weights.size))
-    return max(share, 2.0**-1000)
+        if n % _RESCALE == 0:
+            # What drops below the smallest float here could grow by the weights to come alone: of 2500, to a
+            # share of the sum that is far below its last digit.
+            shift = int(np.frexp(counts[: reached + 1].max())[1])
+            counts = np.ldexp(counts, -shift)
+            exponent += shift
+    return float(np.ldexp(counts[: reached + 1].sum(), exponent + zeros - weights.size))
 
 
 def whiten(strengths: Int8[np.ndarray, "rows columns"]) -> Float64[np.ndarray, " n"]:

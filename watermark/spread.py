@@ -122,7 +122,7 @@ def detect_spread(
     key: Key,
     n_bits: int = 0,
     *,
-    scales: Sequence[float] = SCALES,
+    scales: Sequence[float | int] = SCALES,
 ) -> SpreadReading:
     """Whether the image carries the key's mark, and its payload.
 
@@ -199,6 +199,7 @@ class _Band:
         """The values at their places in the half plane that `irfft2` takes."""
         out = np.zeros((TILE, TILE // 2 + 1), np.complex128)
         out[self.rows[places], self.columns[places]] = values
+        out[:, 0] += np.conj(np.roll(out[::-1, 0], 1))  # the first column holds both of a conjugate pair
         return out
 
     def shifts(self, down: int, right: int) -> Complex128[np.ndarray, " n"]:
@@ -260,7 +261,7 @@ def _whitened(luma: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     return residual / np.sqrt(np.maximum(uniform_filter(residual**2, _WINDOW), 0) + 4)
 
 
-def _enlarged(pixels: UInt8[np.ndarray, "h w 3"], scale: float) -> Float32[np.ndarray, "h w"]:
+def _enlarged(pixels: UInt8[np.ndarray, "h w 3"], scale: float | int) -> Float32[np.ndarray, "a b"]:
     """Luma at another size."""
     from PIL import Image
 

@@ -1,10 +1,18 @@
-"""Pictures without a mark that resemble what a pool holds."""
+"""Pictures without a mark that resemble what a pool holds, and every scheme that marks them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
+from poolproof.watermark.dwt import VARIANTS
+from poolproof.watermark.key import Key
+from poolproof.watermark.payloads import Payload
+from poolproof.watermark.peers import PEERS, load_peer
+from poolproof.watermark.schemes import AbstractScheme, DwtScheme, SpreadScheme
 
 
 def landscape(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -66,3 +74,33 @@ def clean_images(landscapes: list[np.ndarray]) -> list[np.ndarray]:
         images.append(np.broadcast_to(np.rint(ramp), (256, 512, 3)).astype(np.uint8).copy())
         images.append(rng.integers(0, 256, (288, 256, 3), dtype=np.uint8))
     return images
+
+
+KEY = Key(bytes(range(16)))
+BITS = tuple(int(c) for c in "10110011111011001001000001111011")
+
+ALL_SCHEMES: dict[str, Callable[[], AbstractScheme]] = {
+    "spread": lambda: SpreadScheme(KEY),
+    "spread-32": lambda: SpreadScheme(KEY, BITS),
+    **{
+        str(variant): lambda variant=variant: DwtScheme(
+            Payload("own", BITS, (True,) * len(BITS), variant.algorithm), variant
+        )
+        for variant in VARIANTS
+    },
+    **{name: lambda name=name: load_peer(name, BITS) for name in PEERS},
+}
+"""Every scheme, by name: what the contract tests go through."""
+
+
+@pytest.fixture(params=ALL_SCHEMES)
+def scheme(request: pytest.FixtureRequest) -> AbstractScheme:
+    """Each scheme in turn."""
+    return ALL_SCHEMES[request.param]()
+
+
+@pytest.fixture(scope="session")
+def large_landscapes() -> list[np.ndarray]:
+    """Natural-looking pictures with room for a long payload."""
+    rng = np.random.default_rng(22)
+    return [landscape(rng, *shape) for shape in ((512, 512), (512, 640))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 from math import comb
 
 import numpy as np
@@ -34,14 +35,14 @@ def test_tail_equals_the_count_over_all_signs(support: list[int]) -> None:
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("k", [1, 7, 46, 48, 136, 1000])
+@pytest.mark.parametrize("k", [1, 7, 46, 48, 136, 1000, 1100, 2500])
 @pytest.mark.parametrize("weight", [1, 13])
 def test_tail_of_equal_weights_is_binomial(k: int, weight: int) -> None:
     """With equal weights the tail is that of fair coins, as far out as scipy goes."""
     for against in sorted({0, 1, k // 4, k // 2, k - 1, k}):
         support = np.full(k, weight)
         support[:against] *= -1
-        expected = stats.binom.cdf(against, k, 0.5)
+        expected = max(stats.binom.cdf(against, k, 0.5), 5e-324)
         assert sign_tail(support) == pytest.approx(expected, rel=1e-9, abs=0)
 
 
@@ -58,6 +59,42 @@ def test_smallest_tail_is_two_to_the_minus_number_of_weights() -> None:
         assert sign_tail(support) > 2.0**-k
     assert sign_tail(np.zeros(48, np.int64)) == 1.0
     assert sign_tail(np.array([1] * 47 + [-1])) == (1 + comb(48, 1)) / 2**48
+
+
+@pytest.mark.theory
+def test_long_tails_keep_within_floats() -> None:
+    """Thousands of weights neither overflow nor give 0, and agree with the normal law in the middle."""
+    rng = np.random.default_rng(6)
+    weights = rng.integers(1, 16, 2500)
+    assert sign_tail(weights) == 5e-324
+    assert sign_tail(-weights) == 1.0
+    for _ in range(5):
+        signed = weights * rng.choice([-1, 1], 2500)
+        z = signed.sum() / np.sqrt((weights**2).sum())
+        assert sign_tail(signed) == pytest.approx(stats.norm.sf(z), abs=3e-3)
+        assert sign_tail(signed) + sign_tail(-signed) == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.35])
+def test_long_tails_are_those_of_whole_numbers(share: float) -> None:
+    """Two thousand unlike weights give the same digits as a count in whole numbers without end."""
+    rng = np.random.default_rng(8)
+    weights = rng.integers(0, 4, 2000)
+    signed = np.where(rng.random(2000) < share, -weights, weights)
+    limit = int(weights[signed < 0].sum())
+    counts, mask = 1, (1 << 2048 * (limit + 1)) - 1  # counts side by side in the digits of one number
+    for weight in weights.tolist():
+        counts = (counts + (counts << 2048 * weight)) & mask
+    total = sum(int.from_bytes(part) for part in _words(counts, limit + 1))
+    expected = Fraction(total, 1 << 2000)
+    smallest = Fraction(5e-324)
+    assert sign_tail(signed) == pytest.approx(float(max(expected, smallest)), rel=1e-9, abs=0)
+
+
+def _words(number: int, n: int) -> list[bytes]:
+    data = number.to_bytes(256 * n)
+    return [data[256 * i : 256 * (i + 1)] for i in range(n)]
 
 
 @settings(deadline=None, max_examples=60)
