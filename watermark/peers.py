@@ -96,8 +96,16 @@ class BlindWatermark(AbstractScheme):
     """
 
     def __init__(self, bits: Sequence[int]) -> None:
-        import blind_watermark
+        import multiprocessing
 
+        # the package chooses how processes start while it is imported, and fails where that was chosen before
+        before: Any = multiprocessing.get_start_method(allow_none=True)
+        nothing: Any = None
+        multiprocessing.set_start_method(nothing, force=True)
+        try:
+            import blind_watermark
+        finally:
+            multiprocessing.set_start_method(before, force=True)
         blind_watermark.bw_notes.close()
         self.name, self.bits = "blind-watermark", tuple(bits)
         self._make = lambda: blind_watermark.WaterMark(password_wm=1, password_img=1)
