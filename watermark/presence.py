@@ -202,4 +202,6 @@ def _whole(weights: Float[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
 
 def _check_finite(images: Num[np.ndarray, "n h w c"], name: str) -> None:
     if not np.isfinite(images).all():
-        raise InputError(f"{name}: got values that are not finite, allowed finite ones; leave such images out")
+        raise InputError(
+            f"{name}: got values that are not finite, allowed finite ones; leave such images out"
+        )

@@ -68,4 +68,6 @@ def ssim(first: UInt8[np.ndarray, "h w 3"], second: UInt8[np.ndarray, "h w 3"]) 
 
 def _check_shapes(first: np.ndarray, second: np.ndarray) -> None:
     if first.shape != second.shape:
-        raise InputError(f"images: got shapes {first.shape} and {second.shape}, allowed equal ones; resize one")
+        raise InputError(
+            f"images: got shapes {first.shape} and {second.shape}, allowed equal ones; resize one"
+        )

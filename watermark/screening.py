@@ -80,7 +80,9 @@ def would_be_found(
         such as a change of size, is not imitated, so the recall is an upper estimate.
     """
     if (payload, variant) not in plan_search((payload,)):
-        raise InputError(f"variant: got {variant}, allowed one that a search reads for {payload.name}; choose one")
+        raise InputError(
+            f"variant: got {variant}, allowed one that a search reads for {payload.name}; choose one"
+        )
     if pixels.shape[0] * pixels.shape[1] < MIN_PIXELS or min(pixels.shape[:2]) < 8:
         return None
     (control,) = draw_controls((payload,), 1, rng=rng)

@@ -74,9 +74,11 @@ def test_floats_are_opencvs(channels: Channels) -> None:
     luma, u, v = yuv_of_floats(np.ascontiguousarray(np.moveaxis(pixels, 2, 0)), channels)
     expected = convert(pixels, channels, cv2.COLOR_BGR2YUV)
     np.testing.assert_allclose(np.stack([luma, u, v], -1), expected, atol=1e-4)
-    moved = expected + np.float32([0, 9.3, -7.1])
+    moved = expected + np.array([0, 9.3, -7.1], np.float32)
     back = cv2.cvtColor(moved, cv2.COLOR_YUV2BGR)
-    rounded = np.clip(np.rint(back), 0, 255)[:, :, ::-1] if channels == "BGR" else np.clip(np.rint(back), 0, 255)
+    rounded = (
+        np.clip(np.rint(back), 0, 255)[:, :, ::-1] if channels == "BGR" else np.clip(np.rint(back), 0, 255)
+    )
     planes = [np.ascontiguousarray(plane) for plane in np.moveaxis(moved, 2, 0)]
     found = np.moveaxis(rgb_of_floats(planes[0], planes[1], planes[2], channels), 0, 2)
     different = np.abs(found - rounded)

@@ -36,8 +36,23 @@ def test_files_of_digits_are_read(tmp_path: Path, content: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", ".", "0" * 31, "0" * 33, "0" * 30, "0" * 130, "g" * 32, "\uff10" * 32, "a\0b", "x" * 5000, "0" * 300]
-    + ["00 " * 16, "0x" + "0" * 30, "00\n" * 16],
+    [
+        "",
+        " ",
+        ".",
+        "0" * 31,
+        "0" * 33,
+        "0" * 30,
+        "0" * 130,
+        "g" * 32,
+        "\uff10" * 32,
+        "a\0b",
+        "x" * 5000,
+        "0" * 300,
+        "00 " * 16,
+        "0x" + "0" * 30,
+        "00\n" * 16,
+    ],
 )
 def test_what_is_no_key_is_refused(text: str) -> None:
     """Too few, too many, odd or foreign digits and paths to nothing are refused in one line."""

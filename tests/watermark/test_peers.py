@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from math import comb
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ def test_invisible_watermark_gets_its_own_channel_order(method: str, landscapes:
     """Pixels equal those of the package on BGR, and so do the bits that it decodes."""
     from imwatermark import WatermarkDecoder, WatermarkEncoder
 
-    encoder = WatermarkEncoder()
+    encoder: Any = WatermarkEncoder()
     encoder.set_watermark("bits", list(BITS))
     bgr = encoder.encode(cv2.cvtColor(landscapes[1], cv2.COLOR_RGB2BGR), method)
     scheme = load_peer(f"invisible-watermark:{method}", BITS)
@@ -31,6 +32,7 @@ def test_invisible_watermark_gets_its_own_channel_order(method: str, landscapes:
     decoded = WatermarkDecoder("bits", len(BITS)).decode(bgr, method)
     reading = scheme.read(marked)
     assert reading.bits == tuple(int(bit) for bit in decoded)
+    assert reading.bits is not None
     assert reading.p_value == matches_pvalue(reading.bits, BITS)
 
 

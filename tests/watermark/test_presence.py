@@ -52,7 +52,7 @@ def test_pattern_has_unit_power_and_equal_coefficients(h: int, w: int, c: int, s
     pattern = presence_pattern((h, w, c), Key(secret))
     np.testing.assert_allclose(pattern.mean(axis=(0, 1)), 0, atol=1e-12)
     assert np.mean(pattern**2) == pytest.approx(1)
-    sizes = np.abs(np.stack([fft.dctn(pattern[:, :, i], norm="ortho") for i in range(c)]))
+    sizes = np.abs(np.asarray(fft.dctn(pattern, axes=(0, 1), norm="ortho")))
     used = sizes > 1e-9
     assert used.sum() == min(MAX_COEFFICIENTS, (h * w - 1) * c)
     assert np.ptp(sizes[used]) < 1e-9
@@ -130,7 +130,7 @@ def test_large_images_choose_coefficients_without_regard_to_signs() -> None:
 
 @pytest.mark.coverage
 def test_strength_errs_by_its_standard_error(digits: np.ndarray) -> None:
-    """Over keys the strength of an unmarked set is 0 with the stated standard error, that of a marked one its amplitude."""
+    """Over keys the strength is the amplitude, 0 without a mark, with the stated standard error."""
     images, reference = digits[:300], digits[1000:]
     for amplitude in (0.0, 0.5):
         scores = []

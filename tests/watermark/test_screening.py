@@ -86,7 +86,7 @@ def test_recall_is_that_of_marked_copies(variant: Variant, landscapes: list[np.n
 
 
 def test_recall_is_unknown_only_where_the_scheme_takes_no_image(landscapes: list[np.ndarray]) -> None:
-    """Small images give None; a container that leaves too few pixels gives False; a variant that is not read is refused."""
+    """Small images give None, a container that leaves too few pixels False; variants that are not read are refused."""
     rng = np.random.default_rng(5)
     for shape in ((255, 256), (8, 8), (1, 1), (7, 10_000)):
         pixels = np.zeros((*shape, 3), np.uint8)

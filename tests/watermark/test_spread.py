@@ -85,7 +85,9 @@ def test_any_crop_of_half_the_area_is_found(top: int, left: int) -> None:
 
 @settings(deadline=None, max_examples=15)
 @pytest.mark.property
-@given(st.binary(min_size=16, max_size=64), st.lists(st.integers(0, 1), max_size=64), st.integers(0, 2**32 - 1))
+@given(
+    st.binary(min_size=16, max_size=64), st.lists(st.integers(0, 1), max_size=64), st.integers(0, 2**32 - 1)
+)
 def test_every_key_and_payload_is_read_back(secret: bytes, bits: list[int], seed: int) -> None:
     """On an easy ground, whatever the key and the payload of 0 to 64 bits."""
     rng = np.random.default_rng(seed)
@@ -154,7 +156,11 @@ def single_pvalue(pixels: np.ndarray, key: Key, n_bits: int) -> float:
 def test_p_values_are_valid_over_keys(n_bits: int, landscapes: list[np.ndarray]) -> None:
     """Over random keys, unmarked pictures and one with another key's mark, stay within each level."""
     rng = np.random.default_rng(4)
-    pictures = [embed_spread(landscapes[0], KEY), np.zeros((64, 64, 3), np.uint8), rng.integers(0, 256, (90, 128, 3), dtype=np.uint8)]
+    pictures = [
+        embed_spread(landscapes[0], KEY),
+        np.zeros((64, 64, 3), np.uint8),
+        rng.integers(0, 256, (90, 128, 3), dtype=np.uint8),
+    ]
     pictures[1][20:40, 8:50] = 255
     p_values = np.array(
         [
@@ -171,7 +177,9 @@ def test_p_values_are_valid_over_keys(n_bits: int, landscapes: list[np.ndarray])
 
 @settings(deadline=None, max_examples=25)
 @pytest.mark.property
-@given(st.floats(30, 60), st.sampled_from(["flat", "black", "white", "halves", "noise", "slope"]), st.booleans())
+@given(
+    st.floats(30, 60), st.sampled_from(["flat", "black", "white", "halves", "noise", "slope"]), st.booleans()
+)
 def test_change_has_the_size_asked_for(wanted: float, kind: str, payload: bool) -> None:
     """The ratio of signal to noise is met within a decibel, two where rounding decides, saturated or not."""
     rng = np.random.default_rng(6)
