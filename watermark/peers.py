@@ -26,17 +26,19 @@ def load_peer(name: str, bits: Sequence[int]) -> AbstractScheme:
 
     Raises:
         MissingExtra: the package is not installed.
-        InputError: an unknown name.
+        InputError: an unknown name, or no payload.
     """
+    if name not in PEERS:
+        raise InputError(f"scheme: got {name!r}, allowed {', '.join(PEERS)}; choose one")
+    if not bits or not set(bits) <= {0, 1}:  # the packages would take anything, and fail later
+        raise InputError(
+            f"payload: got {bits!r}, allowed one or more of 0 and 1; give them as a sequence of ints"
+        )
     package, _, method = name.partition(":")
     try:
-        if package == "invisible-watermark" and method in ("dwtDct", "dwtDctSvd"):
-            return InvisibleWatermark(method, bits)
-        if name == "blind-watermark":
-            return BlindWatermark(bits)
+        return InvisibleWatermark(method, bits) if method else BlindWatermark(bits)
     except ImportError as error:
         raise MissingExtra(package, "peers") from error
-    raise InputError(f"scheme: got {name!r}, allowed {', '.join(PEERS)}; choose one")
 
 
 def matches_pvalue(read: Sequence[int], bits: Sequence[int]) -> float:

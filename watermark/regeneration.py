@@ -120,7 +120,7 @@ def _pixelwise(unet: Any, scheduler_config: Any, strength: float | int) -> Apply
         height, width = pixels.shape[:2]
         if min(height, width) < side:
             raise InputError(
-                f"regenerate: got {height}x{width} pixels, allowed from {side} a side for this model"
+                f"regenerate: got {height}x{width} pixels, allowed from {side} a side for this model; enlarge it"
             )
         corners = [(top, left) for top in _starts(height, side) for left in _starts(width, side)]
         squares = np.stack([pixels[top : top + side, left : left + side] for top, left in corners])

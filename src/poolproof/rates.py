@@ -74,7 +74,14 @@ def rate_table(table: RateTable, *, name: str, title: str) -> Markup:
             for column, value in enumerate(table.values[row]):
                 corner = (left + column * cell + 1, top + 1)
                 axes.add_patch(
-                    Rectangle(corner, cell - 2, _ROW - 2, facecolor="none", edgecolor=COLOURS["line"])
+                    Rectangle(
+                        corner,
+                        cell - 2,
+                        _ROW - 2,
+                        facecolor="none",
+                        edgecolor=COLOURS["line"],
+                        linewidth=1,
+                    )
                 )
                 words = "-" if np.isnan(value) else f"{100 * value:.0f}"
                 if not np.isnan(value):
@@ -97,5 +104,5 @@ def rate_table(table: RateTable, *, name: str, title: str) -> Markup:
         for column, values in zip(table.columns, table.values.T, strict=True)
         if not np.isnan(values).all()
     ]
-    description = f"{len(table.rows)} rows by {len(table.columns)} columns, in percent. {'; '.join(best)}."
-    return draw_chart(draw, name, title, description)
+    size = f"{len(table.rows)} rows by {len(table.columns)} columns, in percent."
+    return draw_chart(draw, name, title, f"{size} {'; '.join(best)}." if best else size)

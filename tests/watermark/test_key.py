@@ -49,8 +49,10 @@ def test_files_of_digits_are_read(tmp_path: Path, content: str) -> None:
         "a\0b",
         "x" * 5000,
         "0" * 300,
-    ]
-    + ["00 " * 16, "0x" + "0" * 30, "00\n" * 16],
+        "00 " * 16,
+        "0x" + "0" * 30,
+        "00\n" * 16,
+    ],
 )
 def test_what_is_no_key_is_refused(text: str) -> None:
     """Too few, too many, odd or foreign digits and paths to nothing are refused in one line."""

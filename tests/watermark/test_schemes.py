@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from refusals import assert_refused
 
 from poolproof.errors import InputError
 from poolproof.watermark.key import Key
@@ -53,8 +54,7 @@ def test_tiny_images_are_read_and_not_written(scheme: AbstractScheme, shape: tup
     """Reading says nothing of an image without room, and writing refuses in one line that names a remedy."""
     pixels = np.random.default_rng(3).integers(0, 256, (*shape, 3), dtype=np.uint8)
     assert scheme.read(pixels).p_value > DETECTION_LEVEL
-    with pytest.raises(InputError, match=f"^pixels: got {shape[0]}x{shape[1]}, allowed [^\n]*; [^\n]*$"):
-        scheme.embed(pixels)
+    assert f"{shape[0]}x{shape[1]}" in assert_refused(lambda: scheme.embed(pixels), "pixels")
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (70, 300), (1, 70_000), (70_000, 1), (7, 12_000)], ids=str)
@@ -64,8 +64,8 @@ def test_odd_shapes_are_written_and_found_or_refused(scheme: AbstractScheme, sha
     assert scheme.read(pixels).p_value > DETECTION_LEVEL
     try:
         marked = scheme.embed(pixels)
-    except InputError as error:
-        assert "\n" not in str(error)
+    except InputError:
+        assert_refused(lambda: scheme.embed(pixels), "pixels")
     else:
         assert marked.shape == pixels.shape
         assert 0 < scheme.read(marked).p_value <= 1
