@@ -11,24 +11,27 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, final
 
 import numpy as np
 
 from poolproof.errors import InputError
-from poolproof.simulate.checks import check_count, check_samples, check_sampling_bias
+from poolproof.simulate.border import REACH, Sample, bracket_border, fit_border
+from poolproof.simulate.checks import check_count, check_dim, check_samples, check_sampling_bias
 from poolproof.simulate.grid import Cell, Effort, evaluate_cells
 from poolproof.simulate.limit import (
     DECIDED,
     MAX_GENERATIONS,
     RealOnlyCurve,
+    block_size,
+    can_settle,
     check_budget,
     fresh_mixing,
     loop_limit,
     real_only_limit,
 )
 from poolproof.simulate.montecarlo import MonteCarlo
-from poolproof.simulate.theory import phase_line
+from poolproof.simulate.theory import phase_line, surrogate_limit, surrogate_real_only
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,25 +39,11 @@ if TYPE_CHECKING:
 _ROUNDS: Final = 8
 """Times that the threshold's neighbourhood is sampled again, each time with twice the precision in variance."""
 
-_REACH: Final = 0.4
-"""Half the width, in the logarithm of n_synthetic, of that neighbourhood."""
-
 _MOST: Final = 1e12
 """Synthetic samples beyond which no threshold is looked for."""
 
-
-class _Sample(NamedTuple):
-    """A point of the curve whose root is the threshold.
-
-    Attributes:
-        place: logarithm of n_synthetic.
-        height: logarithm of the loop's distance over that of real data alone.
-        error: its standard error, without that of the real data.
-    """
-
-    place: float
-    height: float
-    error: float
+MAX_STEPS: Final = 50_000
+"""Generations of blocks of loops that one threshold may use: about five minutes in a hundred dimensions."""
 
 
 def limit_distance(
@@ -132,7 +121,7 @@ def real_only_distance(
     True
     """
     check_samples("n", n, least=2)
-    check_count("dim", dim, least=1)
+    check_dim(dim)
     check_budget(tolerance, max_paths, MAX_GENERATIONS)
     return real_only_limit(n, dim=dim, tolerance=tolerance, max_paths=max_paths, rng=rng)
 
@@ -158,8 +147,10 @@ class EffectiveSampleSize:
 
     @property
     def admissible(self) -> bool | None:
-        """Whether the ratio is at least 1; None where it is within two standard errors of 1."""
-        if self.ratio_stderr > 0 and abs(self.ratio - 1) < DECIDED * self.ratio_stderr:
+        """Whether the ratio is at least 1; None within two standard errors of 1, or where the loop's start shows."""
+        if self.ratio_stderr == 0:  # real data alone
+            return self.ratio >= 1
+        if self.limit.start_shows or abs(self.ratio - 1) < DECIDED * self.ratio_stderr:
             return None
         return self.ratio >= 1
 
@@ -191,7 +182,8 @@ def effective_sample_size(
 
     Raises:
         InputError: a value out of range.
-        UnreliableEstimate: the loop does worse than two real samples, so that n_e is below 2.
+        UnreliableEstimate: the loop does worse than two real samples, or better than 8e14; it carries the interval
+            that n_e lies in.
 
     Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, equation 4; appendix G for
         `n_models`.
@@ -282,6 +274,10 @@ class Threshold:
     why: str | None = None
 
 
+class _Unsettled(Exception):
+    """A sample of the curve that would not be one of the limit, or that no budget is left for."""
+
+
 def admissible_threshold(
     n_real: int,
     sampling_bias: float | int,
@@ -289,14 +285,18 @@ def admissible_threshold(
     dim: int = 100,
     tolerance: float | int = 0.03,
     n_rounds: int = _ROUNDS,
+    max_paths: int | None = None,
+    max_generations: int = MAX_GENERATIONS,
+    max_steps: int = MAX_STEPS,
     rng: np.random.Generator,
 ) -> Threshold:
     """The largest number of synthetic samples per generation that costs no effective real samples.
 
     n_e / n_real first rises with n_synthetic and then, for a sampling bias below 1, falls through 1. The fall is
-    bracketed by steps of two. Around it the logarithm of (loop distance / real-only distance) is sampled at fresh
-    loops, a cubic fitted in log n_synthetic, and its root taken; this is repeated with more loops until the root's
-    error is small enough.
+    bracketed by steps of two, from the closed form for many samples on. Around it the logarithm of (loop distance /
+    real-only distance) is sampled at fresh loops, a cubic fitted in log n_synthetic, and its root taken; this is
+    repeated with more loops until the root's error is small enough. Loops that cannot forget their start end the
+    search: their distance is not that of the limit.
 
     Args:
         n_real: new real samples per generation, 2 or more.
@@ -304,11 +304,15 @@ def admissible_threshold(
         dim: dimensions, 1 or more.
         tolerance: relative standard error of the threshold to stop at, in (0, 1).
         n_rounds: rounds of sampling at most, 1 or more; each doubles the work.
+        max_paths: independent loops of each sample at most, 16 or more; None stands for 64 blocks.
+        max_generations: of each loop, 20 or more.
+        max_steps: generations of all blocks of loops together at most, 1 or more.
         rng: all randomness.
 
     Returns:
         The threshold; infinite at a bias of 1, and for so few real samples that even a model without any variance
-        would do better than them alone.
+        would do better than them alone. Where the budget ends the search, `converged` is False and `why` names it;
+        `stderr` is infinite where nothing around the border was measured, and the value no more than a guess.
 
     Raises:
         InputError: a value out of range.
@@ -316,89 +320,85 @@ def admissible_threshold(
     Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, section 5 and figures 11, 12.
     """
     fresh_mixing(n_real, 0)
-    check_count("dim", dim, least=1)
+    check_dim(dim)
     check_sampling_bias(sampling_bias)
-    check_budget(tolerance, None, MAX_GENERATIONS)
+    check_budget(tolerance, max_paths, max_generations)
     check_count("n_rounds", n_rounds, least=1)
+    check_count("max_steps", max_steps, least=1)
     if sampling_bias == 1:
         return Threshold(math.inf, 0.0, tolerance, True, "unbiased samples are admissible in any number")
     alone = real_only_limit(n_real, dim=dim, tolerance=0.0005, rng=rng)
     if alone.value >= dim:
         why = f"{n_real} real samples in {dim} dimensions do worse than a model without any variance"
         return Threshold(math.inf, 0.0, tolerance, True, why)
+    size = block_size(dim) if max_paths is None else min(block_size(dim), max_paths)
+    n_spent = 0
 
-    def sample(x: float, precision: float) -> _Sample:
+    def sample(x: float, precision: float) -> Sample:
+        nonlocal n_spent
         n_synthetic = max(1, round(math.exp(x)))
-        limit = limit_distance(n_real, n_synthetic, sampling_bias, dim=dim, tolerance=precision, rng=rng)
-        return _Sample(math.log(n_synthetic), math.log(limit.value / alone.value), limit.stderr / limit.value)
+        mixing = fresh_mixing(n_real, n_synthetic)
+        slow = (
+            f"loops with {n_synthetic:.4g} synthetic samples do not forget their start within "
+            f"{max_generations} generations; raise max_generations"
+        )
+        if not can_settle(mixing, sampling_bias, tolerance=precision, max_generations=max_generations):
+            raise _Unsettled(slow)
+        if n_spent >= max_steps:
+            raise _Unsettled(f"the budget is spent; raise max_steps above {max_steps}")
+        limit = loop_limit(
+            mixing,
+            sampling_bias,
+            dim=dim,
+            tolerance=precision,
+            max_paths=max_paths,
+            max_generations=max_generations,
+            max_steps=max_steps - n_spent,
+            rng=rng,
+        )
+        n_spent += math.ceil(limit.n_paths / size) * limit.n_generations
+        if limit.start_shows:
+            raise _Unsettled(slow)
+        return Sample(math.log(n_synthetic), math.log(limit.value / alone.value), limit.stderr / limit.value)
 
     common_error = alone.stderr / alone.value
-    x = _bracket(math.log(max(2.0, phase_line(sampling_bias, dim=dim))), sample, common_error)
-    if x == -math.inf:
-        return Threshold(0.0, 0.0, tolerance, True, "a single synthetic sample already costs real ones")
-    if x == math.inf:
-        return Threshold(math.inf, 0.0, tolerance, True, f"admissible up to {_MOST:.0e} synthetic samples")
-    samples: list[_Sample] = []
-    root, error = x, math.inf
-    for round_ in range(n_rounds):
-        precision = 0.003 * 2 ** (-round_ / 2)
-        places = root + _REACH * np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
-        samples += [sample(float(place), precision) for place in places if place >= 0]
-        near = [each for each in samples if abs(each.place - root) <= 1.5 * _REACH]
-        centre = root
-        root, error = _root(near, centre, common_error)
-        if error <= tolerance and abs(root - centre) <= _REACH / 2:  # a cubic is good near its middle
-            break
-    value = math.exp(root)
+    x = _first_guess(n_real, sampling_bias, dim)
+    error = math.inf
+    samples: list[Sample] = []
+    why = None
+    try:
+        x = bracket_border(x, sample, common_error, highest=math.log(_MOST))
+        if x == -math.inf:
+            return Threshold(0.0, 0.0, tolerance, True, "a single synthetic sample already costs real ones")
+        if x == math.inf:
+            why = f"admissible up to {_MOST:.0e} synthetic samples"
+            return Threshold(math.inf, 0.0, tolerance, True, why)
+        for round_ in range(n_rounds):
+            precision = 0.003 * 2 ** (-round_ / 2)
+            places = x + REACH * np.array([1.0, 0.5, 0.0, -0.5, -1.0])  # the slowest loops first
+            samples += [sample(float(place), precision) for place in places if place >= 0]
+            centre = x
+            x, error = fit_border(samples, centre, common_error)
+            if error <= tolerance and abs(x - centre) <= REACH / 2:  # a cubic is good near its middle
+                break
+    except _Unsettled as stop:
+        why = str(stop)
+    value = math.exp(x)
     if error <= tolerance:
         return Threshold(value, value * error, tolerance, True)
-    why = f"relative error is {error:.2g}, asked was {tolerance:g}; raise n_rounds"
-    if error == math.inf:
+    if why is None and error == math.inf:
         why = "around the border the ratio is too close to 1 to find it; raise n_rounds, or see theory.phase_line"
+    if why is None:
+        more = "n_rounds" if max_paths is None else "n_rounds or max_paths"
+        why = f"relative error is {error:.2g}, asked was {tolerance:g}; raise {more}"
     return Threshold(value, value * error, tolerance, False, why)
 
 
-def _bracket(x: float, sample: Callable[[float, float], _Sample], common_error: float) -> float:
-    """A place near the rise through 0; minus infinity where the curve starts above it, infinity without end.
-
-    Each place is sampled until its side is clear, or the curve is found to be within 0.3 % of 0 there.
-    """
-
-    def side(x: float) -> float:
-        for precision in (0.005, 0.002, 0.001):
-            found = sample(max(x, 0.0), precision)
-            if abs(found.height) > 3 * math.hypot(found.error, common_error):
-                return math.copysign(1.0, found.height)
-        return 0.0
-
-    step = math.log(2)
-    start = here = side(x)
-    while here and here == start:
-        x -= here * step
-        if x > math.log(_MOST):
-            return math.inf
-        if x < -step:
-            return -math.inf
-        here = side(x)
-    return max(x + here * step / 2 if here == 0 else x - here * step / 2, 0.0)
-
-
-def _root(samples: Sequence[_Sample], around: float, common_error: float) -> tuple[float, float]:
-    """Root and its error of the cubic fitted to the samples; infinite where no clear rise through 0 is near."""
-    x, height, error = np.array(samples).T
-    inverse = np.linalg.pinv(np.vander(x - around, 4) / error[:, None])
-    coefficients = inverse @ (height / error)
-    covariance = inverse @ inverse.T
-    cubic = np.poly1d(coefficients)
-    rising = [z.real for z in cubic.roots if abs(z.imag) < 1e-9 and cubic.deriv()(z.real) > 0]
-    if not rising:
-        return around, math.inf
-    root = float(min(rising, key=abs))
-    if abs(root) > _REACH:
-        return around + math.copysign(_REACH, root), math.inf
-    slopes = np.array([3 * root**2, 2 * root, 1.0, 0.0])
-    slope, slope_error = float(slopes @ coefficients), math.sqrt(float(slopes @ covariance @ slopes))
-    if slope < 3 * slope_error:
-        return around + root, math.inf
-    powers = np.vander([root], 4)[0]
-    return around + root, math.sqrt(float(powers @ covariance @ powers) + common_error**2) / slope
+def _first_guess(n_real: int, sampling_bias: float | int, dim: int) -> float:
+    """Logarithm of the threshold by the closed forms for many samples."""
+    alone = surrogate_real_only(n_real, dim=dim)
+    most = min(max(2.0, phase_line(sampling_bias, dim=dim)), _MOST)
+    for x in np.arange(0.0, math.log(most), math.log(2)).tolist():
+        if surrogate_limit(n_real, round(math.exp(x)), sampling_bias, dim=dim) > alone:
+            return x
+    return math.log(most)

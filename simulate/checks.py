@@ -13,6 +13,17 @@ MOST_SAMPLES: Final = 10**15
 """Samples beyond which counts are no longer exact as floats."""
 
 
+MOST_DIMENSIONS: Final = 10_000
+"""Dimensions beyond which the matrices of a few loops fit into no usual memory."""
+
+
+def check_dim(dim: object) -> None:
+    """Raises InputError where `dim` is not a whole number from 1 to `MOST_DIMENSIONS`."""
+    check_count("dim", dim, least=1)
+    if isinstance(dim, (int, np.integer)) and dim > MOST_DIMENSIONS:
+        raise InputError(f"dim: got {dim}, allowed a whole number from 1 to {MOST_DIMENSIONS:,}; give fewer")
+
+
 def check_samples(name: str, n: object, least: int) -> None:
     """Raises InputError where `n` is not a whole number of samples, from `least` to `MOST_SAMPLES`."""
     check_count(name, n, least)

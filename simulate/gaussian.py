@@ -19,11 +19,14 @@ import numpy as np
 from jaxtyping import Float
 
 from poolproof.errors import InputError
-from poolproof.simulate.checks import check_count
+from poolproof.simulate.checks import check_count, check_dim
 from poolproof.simulate.mixing import Mixing, bias_schedule
 from poolproof.simulate.scatter import Scatter, draw_root, draw_scatter, estimate, unite
 
 Start = Literal["data", "truth"]
+
+Vector = Float[np.ndarray, " d"] | Sequence[float | int]
+"""A number per dimension."""
 
 
 @final
@@ -42,7 +45,7 @@ class Gaussian:
     @classmethod
     def standard(cls, dim: int) -> Gaussian:
         """N(0, I) in `dim` dimensions."""
-        check_count("dim", dim, least=1)
+        check_dim(dim)
         return cls(np.zeros(dim), None)
 
     @classmethod
@@ -54,7 +57,7 @@ class Gaussian:
                 symmetric and positive semidefinite.
         """
         mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
-        d = len(mean)
+        d = mean.size
         if mean.ndim != 1 or d < 1 or covariance.shape != (d, d):
             raise InputError(
                 f"covariance: got shape {covariance.shape} with a mean of {mean.shape}, allowed d x d with d"
@@ -108,7 +111,7 @@ def generations(
     n_paths: int,
     sampling_bias: float | int | Sequence[float | int] = 1.0,
     initial: Start | int | Models = "data",
-    mark: Float[np.ndarray, " d"] | None = None,
+    mark: Vector | None = None,
     rng: np.random.Generator,
 ) -> Iterator[Models]:
     """Yields the models of generation after generation, without end, of `n_paths` independent loops.
@@ -140,9 +143,9 @@ def generations(
         raise InputError(
             "n_subsample: a subsample needs single samples, which this engine has not; use simulate.points"
         )
-    check_start(law, n_paths, initial, mark)
+    check_start(law, n_paths, initial)
     biases = bias_schedule(sampling_bias)
-    return _generations(mixing, law, n_paths, biases, initial, mark, rng)
+    return _generations(mixing, law, n_paths, biases, initial, read_mark(mark, law.dim), rng)
 
 
 def _generations(
@@ -193,22 +196,40 @@ def _generations(
         yield models
 
 
-def check_start(
-    law: Gaussian, n_paths: int, initial: Start | int | Models, mark: Float[np.ndarray, " d"] | None
-) -> None:
+def check_start(law: Gaussian, n_paths: int, initial: Start | int | Models) -> None:
     """Raises InputError where a loop cannot start so."""
     check_count("n_paths", n_paths, least=1)
     if isinstance(initial, Models):
-        if initial.mean.shape != (n_paths, law.dim):
+        shapes = initial.mean.shape, initial.factor.shape
+        asked = (n_paths, law.dim), (n_paths, law.dim, law.dim)
+        if shapes != asked:
             raise InputError(
-                f"initial: got models of shape {initial.mean.shape}, allowed {(n_paths, law.dim)} as asked for"
+                f"initial: got models of shapes {shapes[0]} and {shapes[1]}, allowed {asked[0]} and {asked[1]}; "
+                "give as many as n_paths"
             )
     elif not isinstance(initial, str):
         check_count("n_initial", initial, least=2)
     elif initial not in ("data", "truth"):
         raise InputError(f"initial: got {initial!r}, allowed data, truth or a number of real samples")
-    if mark is not None and mark.shape != (law.dim,):
-        raise InputError(f"mark: got shape {mark.shape}, allowed {(law.dim,)}, one number per dimension")
+
+
+def read_mark(mark: Vector | None, dim: int) -> Float[np.ndarray, " d"] | None:
+    """The mark as an array; None stays None.
+
+    Raises:
+        InputError: not one finite number per dimension.
+    """
+    if mark is None:
+        return None
+    try:
+        values = np.asarray(mark, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"mark: got {mark!r:.60}, allowed one number per dimension") from None
+    if values.shape != (dim,):
+        raise InputError(f"mark: got shape {values.shape}, allowed {(dim,)}, one number per dimension")
+    if not np.isfinite(values).all():
+        raise InputError("mark: got a value that is not finite, allowed finite numbers")
+    return values
 
 
 def truth_models(law: Gaussian, n_paths: int) -> Models:

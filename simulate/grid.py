@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
-from poolproof.errors import UnreliableEstimate
+from poolproof.errors import InputError, UnreliableEstimate
 from poolproof.files import hash_json
 from poolproof.simulate.cache import remember
-from poolproof.simulate.checks import check_count, check_sampling_bias
+from poolproof.simulate.checks import check_count, check_dim, check_sampling_bias
 from poolproof.simulate.limit import (
     DECIDED,
     MAX_GENERATIONS,
@@ -28,7 +28,7 @@ from poolproof.simulate.threads import one_blas_thread
 if TYPE_CHECKING:
     import pandas as pd
 
-METHOD: Final = "gaussian-cell/1"
+METHOD: Final = "gaussian-cell/2"
 """Names the computation in the cache; a change that moves figures takes another number."""
 
 
@@ -54,7 +54,7 @@ class Cell:
     def __post_init__(self) -> None:
         fresh_mixing(self.n_real, self.n_synthetic, n_models=self.n_models)
         check_sampling_bias(self.sampling_bias)
-        check_count("dim", self.dim, least=1)
+        check_dim(self.dim)
 
 
 @final
@@ -90,8 +90,8 @@ def evaluate_cells(
     """A table with one row per cell: its options, its figures, and how good they are.
 
     `squared_w2`, `squared_w2_stderr`: the loop's limit; `n_e`, `n_e_stderr`, `ratio`, `ratio_stderr`: what it is
-    worth, missing where two real samples do better; `admissible`: True, False, or missing within two standard
-    errors of 1; `converged`, `start_shows`, `n_paths`, `n_generations`, `why`: how good the row is.
+    worth, missing below 2 and above 8e14; `admissible`: True, False, or missing within two standard errors of 1
+    and where the loop's start shows; `converged`, `start_shows`, `n_paths`, `n_generations`, `why`: how good it is.
 
     Args:
         cells: in the order of the rows.
@@ -99,9 +99,14 @@ def evaluate_cells(
         n_workers: threads; None takes one per core.
         cache: folder that remembers cells by their content; None remembers nothing.
         on_cell: called with the number of cells done, as they end.
+
+    Raises:
+        InputError: no cells.
     """
     import pandas as pd
 
+    if not cells:
+        raise InputError("cells: got none, allowed one or more")
     rows = evaluate_rows(cells, effort, n_workers=n_workers, cache=cache, on_cell=on_cell)
     frame = pd.DataFrame(rows)
     return frame.astype({"admissible": "boolean", "n_e": float, "ratio": float})
@@ -116,7 +121,7 @@ def evaluate_rows(
     on_cell: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `evaluate_cells` as JSON has them: None for what is missing."""
-    n_workers = n_workers or os.cpu_count() or 1
+    n_workers = (os.cpu_count() or 1) if n_workers is None else n_workers
     check_count("n_workers", n_workers, least=1)
     rows: dict[Cell, Mapping[str, Any]] = {}
     # long loops first, so that no worker is left with one at the end
@@ -170,7 +175,7 @@ def _compute(cell: Cell, effort: Effort) -> dict[str, Any]:
         "n_e_stderr": None,
         "ratio": None,
         "ratio_stderr": None,
-        "admissible": False,
+        "admissible": None,
         "converged": limit.converged,
         "start_shows": limit.start_shows,
         "n_paths": limit.n_paths,
@@ -183,9 +188,13 @@ def _compute(cell: Cell, effort: Effort) -> dict[str, Any]:
     try:
         n_e, stderr = curve.invert(limit.value, limit.stderr)
     except UnreliableEstimate as error:
-        return row | {"why": "; ".join(filter(None, (limit.why, str(error))))}
+        low, high = error.estimate
+        row |= {"why": "; ".join(filter(None, (limit.why, str(error))))}
+        if not limit.start_shows and (low >= cell.n_real or high <= cell.n_real):
+            row |= {"admissible": low >= cell.n_real}
+        return row
     ratio, error = n_e / cell.n_real, stderr / cell.n_real
-    undecided = abs(ratio - 1) < DECIDED * error
+    undecided = limit.start_shows or abs(ratio - 1) < DECIDED * error
     return row | {
         "n_e": n_e,
         "n_e_stderr": stderr,

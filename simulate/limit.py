@@ -18,7 +18,7 @@ from jaxtyping import Float
 from poolproof.errors import InputError, UnreliableEstimate
 from poolproof.simulate.checks import check_count, check_sampling_bias
 from poolproof.simulate.gaussian import Gaussian, Models, generations
-from poolproof.simulate.mixing import Mixing
+from poolproof.simulate.mixing import LONGEST_MEMORY, Mixing
 from poolproof.simulate.montecarlo import MonteCarlo
 from poolproof.simulate.scatter import bartlett
 from poolproof.simulate.threads import one_blas_thread
@@ -38,6 +38,15 @@ _MEASURES: Final = 8
 
 _DRIFT: Final = 5.0
 """The start shows where the halves of the measured generations differ by so many standard errors."""
+
+_NOISY: Final = 0.01
+"""Excess of the expected variance from which on a loop is given the time of its plain rate."""
+
+_FORGOTTEN: Final = 0.005
+"""Tolerance that the start is forgotten to at least: a loose one is often undercut by the first block's error."""
+
+_LEAST_WEIGHT: Final = 1e-15
+"""Weight of the real data below which rounding is larger than what they do."""
 
 _SPACING: Final = 1.2
 """Ratio of neighbouring sample sizes at which the real-only curve is computed."""
@@ -69,7 +78,35 @@ def fresh_mixing(n_real: int, n_synthetic: int, *, n_models: int = 1) -> Mixing:
     """
     check_count("n_real", n_real, least=2)
     check_count("n_synthetic", n_synthetic, least=0)
-    return Mixing(n_fresh=n_real, n_synthetic=n_synthetic, n_models=n_models)
+    mixing = Mixing(n_fresh=n_real, n_synthetic=n_synthetic, n_models=n_models)
+    check_limit(mixing)
+    return mixing
+
+
+def check_limit(mixing: Mixing) -> None:
+    """Raises InputError where a loop has no limit, or none that could be computed."""
+    if mixing.n_models is None or mixing.n_kept is None or mixing.real_weight() == 0:
+        raise InputError(
+            f"mixing: got {mixing}, allowed one with real data and a finite memory; others settle nowhere"
+        )
+    if mixing.n_models + mixing.n_kept > LONGEST_MEMORY:
+        raise InputError(
+            f"n_models, n_kept: got {mixing.n_models} and {mixing.n_kept}, allowed {LONGEST_MEMORY} together"
+        )
+    if mixing.real_weight() < _LEAST_WEIGHT:
+        raise InputError(
+            f"mixing: got {mixing}, allowed one whose real data weigh {_LEAST_WEIGHT:g} of all or more; raise n_fresh"
+        )
+
+
+def can_settle(
+    mixing: Mixing, sampling_bias: float | int, *, tolerance: float | int, max_generations: int
+) -> bool:
+    """Whether a loop forgets its start within so many generations, by the rate of its recursion.
+
+    Where not, `loop_limit` says that the start shows.
+    """
+    return not _schedule(mixing, sampling_bias, tolerance, max_generations).is_cut
 
 
 @one_blas_thread()
@@ -81,13 +118,15 @@ def loop_limit(
     tolerance: float | int = 0.005,
     max_paths: int | None = None,
     max_generations: int = MAX_GENERATIONS,
+    max_steps: int | None = None,
     rng: np.random.Generator,
 ) -> MonteCarlo:
     """The expected squared W2 between late models of a loop and the truth N(0, I).
 
     Loops start near where they will end: the first moments come from the recursion of expectations, the spread
-    from its noise. They run until little of the start is left beside `tolerance`, and are then measured over two
-    relaxation times. Whether the measured halves still differ is tested; if so, the loops run longer.
+    from its noise. They run until, by the recursion's rate, little of the start is left beside `tolerance`, and are
+    then measured over two relaxation times. Whether the measured halves still differ is tested; if so, the loops run
+    longer. What is left of the start is no part of `stderr`.
 
     Args:
         mixing: what each generation trains on. Some of its weight must lie on real data, and its memory be
@@ -97,6 +136,7 @@ def loop_limit(
         tolerance: relative standard error to stop at, in (0, 1).
         max_paths: independent loops at most, 16 or more; None stands for 64 blocks of `block_size(dim)`.
         max_generations: of each loop, 20 or more.
+        max_steps: generations of all blocks together at most; one block is always run. None sets no such limit.
         rng: all randomness.
 
     Returns:
@@ -112,14 +152,12 @@ def loop_limit(
     check_sampling_bias(sampling_bias)
     check_budget(tolerance, max_paths, max_generations)
     law = Gaussian.standard(dim)
-    if mixing.n_models is None or mixing.n_kept is None or mixing.real_weight() == 0:
-        raise InputError(
-            f"mixing: got {mixing}, allowed one with real data and a finite memory; others settle nowhere"
-        )
+    check_limit(mixing)
     size = block_size(dim) if max_paths is None else min(block_size(dim), max_paths)
-    n_blocks = MAX_BLOCKS if max_paths is None else max(1, max_paths // size)
     schedule = _schedule(mixing, sampling_bias, tolerance, max_generations)
+    most = MAX_BLOCKS if max_paths is None else max(1, max_paths // size)
     while True:
+        n_blocks = most if max_steps is None else max(1, min(most, max_steps // schedule.last))
         blocks: list[Float[np.ndarray, "measures paths"]] = []
         for stream in rng.spawn(n_blocks):
             # with fixed data the limit depends on them, and their own fit is the nearest start
@@ -143,9 +181,9 @@ def loop_limit(
     n_paths = measured.shape[1]
     reasons = []
     if stderr > tolerance * value:
+        short = f"max_paths above {n_paths}" if n_blocks == most else f"max_steps above {max_steps}"
         reasons.append(
-            f"relative error is {stderr / value:.2g}, asked was {tolerance:g}; raise max_paths above {n_paths} "
-            "or the tolerance"
+            f"relative error is {stderr / value:.2g}, asked was {tolerance:g}; raise {short} or the tolerance"
         )
     if start_shows:
         reasons.append(f"the start may still show; raise max_generations above {max_generations}")
@@ -192,36 +230,35 @@ class _Schedule:
 def _schedule(
     mixing: Mixing, sampling_bias: float | int, tolerance: float | int, max_generations: int
 ) -> _Schedule:
-    rate = _forgetting_rate(mixing, sampling_bias)
-    scale = -1 / math.log(rate) if rate > 0 else 0.0
+    """How long to run, and when to measure.
+
+    Loops start with about the right mean errors and, on average, covariances, so that the spread of the covariances
+    is what has to settle, at the squared rate. Where real samples are so few that the sources lying apart shows in the
+    variance, laws are far from normal; with fixed data loops start at the fit to these. The plain rate counts there.
+    """
+    squared = min(max(mixing.relaxation(sampling_bias) ** 2, 1e-12), 1 - _LEAST_WEIGHT)
+    rate = squared
+    plain = mixing.real_weight() / (1 - (1 - mixing.real_weight()) * sampling_bias)
+    if mixing.n_fixed or mixing.expected_variance(sampling_bias) > (1 + _NOISY) * plain:
+        rate = max(mixing.relaxation(sampling_bias), mixing.relaxation(1.0) ** 2, squared)
+        rate = min(rate, 1 - _LEAST_WEIGHT)
+    scale = -1 / math.log(rate)
     memory = (mixing.n_models or 1) + (mixing.n_kept or 1)
-    stride = min(max(1, round(scale / 4)), max_generations // (2 * _MEASURES))
+    stride = min(max(1, round(-1 / math.log(squared) / 4)), max_generations // (2 * _MEASURES))
     # The start is off by a quarter or less where real samples are not far fewer than dimensions; the average over
     # the measured generations halves what is left of it.
-    wanted = 2 * memory + math.ceil(scale * max(0.0, math.log(0.5 / tolerance)))
+    wanted = 2 * memory + math.ceil(scale * max(0.0, math.log(0.5 / min(tolerance, _FORGOTTEN))))
     return _Schedule(wanted, stride, max_generations)
-
-
-def _forgetting_rate(mixing: Mixing, sampling_bias: float | int) -> float:
-    """The factor by which the trace of the start in the distance shrinks per generation, in [0, 1).
-
-    Loops start with the right mean errors and, on average, covariances, so only the spread of the covariances has
-    to settle, and spread shrinks at the squared rate. With fixed data they start at the fit to these.
-    """
-    return mixing.relaxation(1.0) if mixing.n_fixed else mixing.relaxation(sampling_bias) ** 2
 
 
 def _near_limit(
     mixing: Mixing, sampling_bias: float | int, law: Gaussian, n_paths: int, *, rng: np.random.Generator
 ) -> Models:
     """Models drawn from a normal and a Wishart law with about the moments of the limit."""
-    p = mixing.real_weight()
-    q = 1 - p
-    n_real = mixing.n_fresh + mixing.n_fixed
-    n_synthetic = max(1, mixing.n_synthetic * (mixing.n_kept or 1))
-    variance = p / (1 - q * sampling_bias)
-    mean_noise = p**2 / n_real + q**2 * sampling_bias * variance / n_synthetic
-    noise = p**2 / n_real + (q * sampling_bias * variance) ** 2 / n_synthetic
+    variance = mixing.expected_variance(sampling_bias)
+    if not math.isfinite(variance):
+        variance = 1.0
+    mean_noise, noise = mixing.noise(sampling_bias, variance)
     mean_error = mean_noise * mixing.persistence()
     dof = max(1, round(variance**2 / (noise * mixing.persistence(sampling_bias))))
     triangle = bartlett(n_paths, law.dim, dof, rng=rng)
@@ -263,7 +300,7 @@ def real_only_limit(
 
     Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, equation 4 (its left side).
     """
-    size = max(64, block_size(dim))
+    size = max(64, block_size(dim)) if max_paths is None else min(max(64, block_size(dim)), max_paths)
     n_blocks = MAX_BLOCKS if max_paths is None else max(1, max_paths // size)
     dof = n - 1
     expected = np.array([dim, dim + dim * (dim + 1) / dof])
@@ -322,22 +359,27 @@ class RealOnlyCurve:
         The error holds that of the distance and that of the curve.
 
         Raises:
-            UnreliableEstimate: two real samples already do better.
+            UnreliableEstimate: two real samples already do better, or more than 8e14 do worse; it carries the
+                interval that the size is in for all distances within two standard errors.
         """
         from scipy.optimize import brentq
 
-        if distance >= self.at(2).value:
-            raise UnreliableEstimate(
-                f"n_e: the distance {distance:.4g} is larger than with 2 real samples, so it is below 2"
-            )
         sizes = _lattice()
+        if distance >= self.at(2).value:
+            nearest = max(distance - DECIDED * stderr, self.at(sizes[-2]).value)
+            raise UnreliableEstimate(
+                f"n_e: the distance {distance:.4g} is larger than with 2 real samples, so it is below 2",
+                (0.0, 2.0 if nearest >= self.at(2).value else self.invert(nearest, 0.0)[0]),
+            )
         guess = (self.dim + self.dim * (self.dim + 1) / 4) / distance
         upper = int(np.clip(np.searchsorted(sizes, guess), 2, len(sizes) - 2))
         while self.at(sizes[upper]).value > distance:
             upper += 1
             if upper > len(sizes) - 2:
+                furthest = distance + DECIDED * stderr
                 raise UnreliableEstimate(
-                    f"n_e: the distance {distance:.4g} is below that of {sizes[-2]} real samples"
+                    f"n_e: the distance {distance:.4g} is below that of {sizes[-2]} real samples",
+                    (float(sizes[-2]) if furthest < self.at(sizes[-2]).value else 0.0, math.inf),
                 )
         while upper > 1 and self.at(sizes[upper - 1]).value <= distance:
             upper -= 1

@@ -19,6 +19,15 @@ Estimator = Literal["pooled", "grouped"]
 SOURCES: Final = ("fresh", "fixed", "synthetic")
 """Where samples come from: real data drawn anew, real data drawn once, and models of the loop."""
 
+LEAST_SPREAD: Final = 1e-9
+"""Difference of 1 and the sum of squared sample weights below which next to all weight lies on one sample."""
+
+_WEIGHTS: Final = (1e-100, 1e100)
+"""Range of weights above 0, within which their sums and squares stay numbers."""
+
+LONGEST_MEMORY: Final = 1000
+"""Models and generations in a loop's memory, together, up to which its recursion is solved."""
+
 
 @final
 @dataclass(frozen=True)
@@ -70,7 +79,12 @@ class Mixing:
         if self.n_subsample is not None:
             check_count("n_subsample", self.n_subsample, least=2)
         for source in SOURCES:
-            check_range(f"weight_{source}", getattr(self, f"weight_{source}"), 0.0, math.inf)
+            weight = getattr(self, f"weight_{source}")
+            check_range(f"weight_{source}", weight, 0.0, _WEIGHTS[1])
+            if 0 < weight < _WEIGHTS[0]:
+                raise InputError(
+                    f"weight_{source}: got {weight}, allowed 0, or {_WEIGHTS[0]:g} to {_WEIGHTS[1]:g}"
+                )
         if self.estimator not in ("pooled", "grouped"):
             raise InputError(f"estimator: got {self.estimator!r}, allowed pooled, grouped; choose one")
         if self.covariance not in ("unbiased", "mle"):
@@ -84,6 +98,8 @@ class Mixing:
             for source in SOURCES:
                 if getattr(self, f"n_{source}") == 1:
                     raise InputError(f"n_{source}: got 1, allowed 0 or 2 or more with the grouped estimator")
+        elif sum(self._squared_weights(n_kept=1)) > 1 - LEAST_SPREAD:
+            raise InputError("weights: got next to all of it for one sample, allowed two or more that count")
 
     @classmethod
     def fully_synthetic(cls, n: int, *, covariance: Covariance = "unbiased") -> Mixing:
@@ -174,6 +190,9 @@ class Mixing:
 
         Args:
             sampling_bias: factor in [0, 1] between a model's covariance and its samples'.
+
+        Raises:
+            InputError: a finite memory longer than `LONGEST_MEMORY`.
         """
         kernel = self._kernel()
         if kernel is None:
@@ -190,10 +209,63 @@ class Mixing:
         Args:
             sampling_bias: factor in [0, 1] between a model's covariance and its samples'.
         """
+        return self._variances(sampling_bias)[1]
+
+    def expected_variance(self, sampling_bias: float | int = 1.0) -> float:
+        """The variance per dimension that models have on average in the long run, for data of variance 1.
+
+        Solves the recursion of expectations: samples vary about the model they come from, and their sources lie apart,
+        which a pooled covariance counts. Exact for fresh data, the pooled estimator and a memory of one model. To first
+        order in 1/n for samples of several models; a little high where samples are kept, whose noise is taken as new.
+        Infinite where the expectation grows without bound.
+
+        Args:
+            sampling_bias: factor in [0, 1] between a model's covariance and its samples'.
+        """
+        p = self.real_weight()
+        q = 1 - p
+        real, synthetic = self._squared_weights()
+        single, average = self._variances(1.0)
+        apart = q * (single - average)
+        if self.estimator == "pooled":
+            apart += p * q * average / (1 - real - synthetic)
+        shrink = 1 - real - synthetic if self.covariance == "mle" else 1.0
+        kept = 1 - shrink * (q * sampling_bias + apart * synthetic * sampling_bias)
+        if shrink == 1:  # the same without cancellation where hardly any weight is real
+            kept = p + q * (1 - sampling_bias) - apart * synthetic * sampling_bias
+        return shrink * (p + apart * real) / kept if kept > 0 else math.inf
+
+    def noise(self, sampling_bias: float | int, variance: float | int) -> tuple[float, float]:
+        """Variance that one generation adds to a mean, and to an entry of the covariance, per dimension.
+
+        Args:
+            sampling_bias: factor in [0, 1].
+            variance: of the models that synthetic samples come from.
+        """
+        real, synthetic = self._squared_weights()
+        spread = sampling_bias * variance
+        return real + synthetic * spread, real + synthetic * spread**2
+
+    def _squared_weights(self, n_kept: int | None = None) -> tuple[float, float]:
+        """Sums of the squared weights of single real, and single synthetic, samples; all weigh 1 together."""
+        n_synthetic = self.n_synthetic * (n_kept or self.n_kept or 1)
+        counts = {"fresh": self.n_fresh, "fixed": self.n_fixed, "synthetic": n_synthetic}
+        weights = {name: n * getattr(self, f"weight_{name}") for name, n in counts.items()}
+        total = sum(weights.values())
+        squares = {name: (weights[name] / total) ** 2 / n if n else 0.0 for name, n in counts.items()}
+        return squares["fresh"] + squares["fixed"], squares["synthetic"]
+
+    def _variances(self, sampling_bias: float | int) -> tuple[float, float]:
+        """Long-run variance of a model, and of the average that synthetic data take, over one generation's noise."""
         kernel = self._kernel()
-        if kernel is None or self.real_weight() == 0:
-            return math.inf
-        coefficients = (1 - self.real_weight()) * sampling_bias * kernel
+        p = self.real_weight() if kernel is not None else 0.0
+        if kernel is None or p == 0:
+            return math.inf, math.inf
+        strength = (1 - p) * sampling_bias
+        if len(kernel) == 1:  # 1 / (1 - strength^2), also where next to no weight is real
+            variance = 1 / ((p + (1 - p) * (1 - sampling_bias)) * (1 + strength))
+            return variance, variance
+        coefficients = strength * kernel
         order = len(coefficients)
         lags = np.abs(np.arange(order + 1)[:, None] - np.arange(1, order + 1))
         system = np.eye(order + 1)
@@ -201,12 +273,16 @@ class Mixing:
             np.subtract.at(system[lag], lags[lag], coefficients)
         covariances = np.linalg.solve(system, np.eye(order + 1)[0])
         apart = np.abs(np.arange(order)[:, None] - np.arange(order))
-        return float(kernel @ covariances[apart] @ kernel)
+        return float(covariances[0]), float(kernel @ covariances[apart] @ kernel)
 
     def _kernel(self) -> Float[np.ndarray, " k"] | None:
         """Weights of the models before, newest first, in a generation's synthetic data; None if all count."""
         if self.n_models is None or self.n_kept is None:
             return None
+        if self.n_models + self.n_kept > LONGEST_MEMORY:
+            raise InputError(
+                f"n_models, n_kept: got {self.n_models} and {self.n_kept}, allowed {LONGEST_MEMORY} together"
+            )
         return np.convolve(np.full(self.n_models, 1 / self.n_models), np.full(self.n_kept, 1 / self.n_kept))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -16,15 +16,18 @@ from poolproof.errors import InputError
 from poolproof.simulate.admissible import admissible_threshold
 from poolproof.simulate.cache import remember
 from poolproof.simulate.checks import check_count, check_range
-from poolproof.simulate.grid import Cell, evaluate_rows
+from poolproof.simulate.grid import Cell, Effort, evaluate_rows
+from poolproof.simulate.montecarlo import with_error
 from poolproof.simulate.spec import MapSpec
 
-THRESHOLD_METHOD: Final = "gaussian-threshold/2"
+THRESHOLD_METHOD: Final = "gaussian-threshold/3"
 """Names the computation in the cache; a change that moves figures takes another number."""
 
-
 _PLACES: Final = 9
-"""Places of the interval, with its limits, that a verdict rests on."""
+"""Places of the interval, with its limits, evenly spaced, that a verdict rests on."""
+
+_APART: Final = 2.0
+"""Ratio of the real images at neighbouring places, at most: the verdict rests on places between where it is more."""
 
 
 @final
@@ -50,6 +53,10 @@ class MeasuredPool:
         check_count("items", self.n_items, least=2)
         check_range("share", self.lower, 0.0, 1.0)
         check_range("share", self.upper, 0.0, 1.0)
+        if self.lower > self.upper:
+            raise InputError(
+                f"share: got limits {self.lower} and {self.upper}, allowed lower <= upper; swap them"
+            )
         point = self.lower if self.point is None else self.point
         if not self.lower <= point <= self.upper:
             raise InputError(
@@ -104,7 +111,9 @@ def place_pool(
     """For each sampling bias the pool's ratio at point and limits and over the interval, threshold, and verdict.
 
     The pool is taken as what each generation trains on: its real images as fresh, its synthetic ones as samples of the
-    generation before. The ratio may rise and fall along the interval, so the verdict rests on nine places of it.
+    generation before. The ratio may rise and fall along the interval, so the verdict rests on places of it: nine of
+    evenly spaced shares, and, as the ratio turns where real images are few, others that double these; without bias
+    it stays above 1 and needs none.
 
     Args:
         pool: what an audit said.
@@ -113,15 +122,16 @@ def place_pool(
         cache: folder that remembers results; None remembers nothing.
 
     Raises:
-        InputError: fewer than two real images even at the lower limit.
+        InputError: fewer than two real images even at the lower limit, or a value out of range.
     """
     shares = {"lower": pool.lower, "point": pool.point, "upper": pool.upper}
     known = {name: pool.counts(share) for name, share in shares.items() if share is not None}
     check_placeable(pool)
-    inside = [pool.counts(float(share)) for share in np.linspace(pool.lower, pool.upper, _PLACES)[1:-1]]
-    places = known | {f"inside {i}": counts for i, counts in enumerate(inside)}
+    even = [pool.counts(float(share)) for share in np.linspace(pool.lower, pool.upper, _PLACES)[1:-1]]
     biases = []
     for bias in spec.sampling_bias:
+        inside = even if bias == 1 else list(dict.fromkeys([*even, *_doubled(pool)]))
+        places = known | {f"inside {i}": counts for i, counts in enumerate(inside)}
         cells = {
             name: Cell(real, synthetic, bias, dim=spec.dim)
             for name, (real, synthetic) in places.items()
@@ -142,9 +152,7 @@ def place_pool(
                 "ratio": ratios,
                 "lowest": min(values, default=None),
                 "highest": max(values, default=None),
-                "threshold": find_threshold(
-                    cells[middle].n_real, bias, spec.dim, seed=spec.effort.seed, cache=cache
-                ),
+                "threshold": find_threshold(cells[middle].n_real, bias, spec.dim, spec.effort, cache=cache),
                 "verdict": verdict(admissible),
             }
         )
@@ -154,6 +162,13 @@ def place_pool(
         "dim": spec.dim,
         "by_sampling_bias": biases,
     }
+
+
+def _doubled(pool: MeasuredPool) -> list[tuple[int, int]]:
+    """Real and synthetic images at places within the interval whose real images at most double from one to the next."""
+    most, least = (max(2, pool.counts(share)[0]) for share in (pool.lower, pool.upper))
+    n_places = 2 + math.ceil(math.log(most / least, _APART))
+    return [(round(n), pool.n_items - round(n)) for n in np.geomspace(least, most, n_places)[:-1].tolist()]
 
 
 def check_placeable(pool: MeasuredPool) -> None:
@@ -176,7 +191,7 @@ def verdict(admissible: Sequence[bool | None]) -> str:
 
 
 def find_threshold(
-    n_real: int, sampling_bias: float | int, dim: int, *, seed: int, cache: Path | None = None
+    n_real: int, sampling_bias: float | int, dim: int, effort: Effort, *, cache: Path | None = None
 ) -> dict[str, Any]:
     """The border of the region as JSON has it, see `Threshold`: None for what is infinite.
 
@@ -184,23 +199,38 @@ def find_threshold(
         n_real: new real samples per generation.
         sampling_bias: lambda.
         dim: dimensions.
-        seed: of its randomness.
+        effort: seed and budget of its loops; their precision follows from that of the border.
         cache: folder that remembers results; None remembers nothing.
     """
+    budget = {"max_paths": effort.max_paths, "max_generations": effort.max_generations}
     content = {
         "method": THRESHOLD_METHOD,
         "n_real": n_real,
         "sampling_bias": sampling_bias,
         "dim": dim,
-        "seed": seed,
+        "seed": effort.seed,
+        **budget,
     }
 
     def compute() -> dict[str, Any]:
-        rng = np.random.default_rng([seed, n_real, dim])
-        found = admissible_threshold(n_real, sampling_bias, dim=dim, rng=rng)
+        rng = np.random.default_rng([effort.seed, n_real, dim])
+        found = admissible_threshold(n_real, sampling_bias, dim=dim, **budget, rng=rng)
         told = {
             name: None if value in (math.inf, -math.inf) else value for name, value in asdict(found).items()
         }
         return {"n_real": n_real, "sampling_bias": sampling_bias, **told}
 
     return remember(cache, content, compute)
+
+
+def border_text(border: Mapping[str, Any]) -> str:
+    """A threshold in words, as `find_threshold` gives it.
+
+    >>> border_text({"n_synthetic": None, "stderr": 0.0}), border_text({"n_synthetic": 32.1, "stderr": 0.12})
+    ('any number of', '32.10 ± 0.12')
+    """
+    if border["n_synthetic"] is None:
+        return "any number of"
+    if border["stderr"] is None:
+        return f"about {border['n_synthetic']:,.0f} (not measured)"
+    return with_error(border["n_synthetic"], border["stderr"])

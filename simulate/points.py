@@ -15,8 +15,10 @@ from poolproof.simulate.gaussian import (
     Gaussian,
     Models,
     Start,
+    Vector,
     check_start,
     first_fit,
+    read_mark,
     truth_models,
 )
 from poolproof.simulate.mixing import SOURCES, Mixing, bias_schedule
@@ -37,7 +39,7 @@ def point_generations(
     n_paths: int,
     sampling_bias: float | int | Sequence[float | int] = 1.0,
     initial: Start | int | Models = "data",
-    mark: Float[np.ndarray, " d"] | None = None,
+    mark: Vector | None = None,
     policy: Policy | None = None,
     rng: np.random.Generator,
 ) -> Iterator[Models]:
@@ -63,8 +65,9 @@ def point_generations(
 
     Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, section 3.1 and equation 1.
     """
-    check_start(law, n_paths, initial, mark)
-    return _generations(mixing, law, n_paths, bias_schedule(sampling_bias), initial, mark, policy, rng)
+    check_start(law, n_paths, initial)
+    biases, shift = bias_schedule(sampling_bias), read_mark(mark, law.dim)
+    return _generations(mixing, law, n_paths, biases, initial, shift, policy, rng)
 
 
 def _generations(

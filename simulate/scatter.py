@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from poolproof.errors import InputError
-from poolproof.simulate.mixing import SOURCES, Mixing
+from poolproof.simulate.mixing import LEAST_SPREAD, SOURCES, Mixing
 
 _EPSILON: Final = float(np.finfo(np.float64).eps)
 
@@ -130,7 +130,7 @@ def estimate(
         mixing: weights and estimator.
 
     Raises:
-        InputError: a loop or, where they are averaged, a source has fewer than two samples left.
+        InputError: a loop or, where they are averaged, a source has fewer than two samples left, or one that counts.
 
     Source: the unbiased weighted covariance divides by 1 - sum of the squared normalised sample weights, which
         is (n - 1)/n for equal ones.
@@ -164,7 +164,12 @@ def estimate(
         apart = np.sqrt(weights)[:, :, None] * (means - mean)
         matrix += np.einsum("gpi,gpj->pij", apart, apart)
         if unbiased:
-            matrix /= (1 - (weights * single).sum(axis=0))[:, None, None]
+            left = 1 - (weights * single).sum(axis=0)
+            if left.min() < LEAST_SPREAD:
+                raise InputError(
+                    "weights: got next to all of it for one sample, allowed two or more that count"
+                )
+            matrix /= left[:, None, None]
     return mean, factorise(matrix)
 
 

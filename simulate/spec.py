@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, final, get_args
 
 from poolproof.errors import InputError
-from poolproof.simulate.checks import check_count, check_range
+from poolproof.simulate.checks import check_count, check_dim, check_range
 from poolproof.simulate.gaussian import Start
 from poolproof.simulate.grid import Cell, Effort
 from poolproof.simulate.mixing import SOURCES, Covariance, Estimator, Mixing, bias_schedule
@@ -74,7 +74,7 @@ class LoopSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_count("dim", self.dim, least=1)
+        check_dim(self.dim)
         check_count("n_generations", self.n_generations, least=1)
         check_count("n_paths", self.n_paths, least=3)
         check_count("seed", self.seed, least=0)
@@ -111,8 +111,9 @@ class MapSpec:
             values = getattr(self, name)
             if not values:
                 raise InputError(f"{name}: got an empty list, allowed one value or more")
-            if len(set(values)) < len(values):
-                raise InputError(f"{name}: got a value twice, allowed different ones")
+            twice = [value for position, value in enumerate(values) if value in values[:position]]
+            if twice:
+                raise InputError(f"{name}: got {twice[0]} twice, allowed different ones; leave one out")
         self.cells()
 
     def cells(self) -> list[Cell]:
@@ -363,5 +364,7 @@ def _check_labels(labels: Sequence[str], name: str) -> None:
     if not labels:
         raise InputError(f"{name}: got none, allowed one or more")
     for label in labels:
-        if not isinstance(label, str) or labels.count(label) > 1:
-            raise InputError(f"label: got {label!r} twice or no text, allowed different names in {name}")
+        if not isinstance(label, str):
+            raise InputError(f"label: got {label!r}, allowed a text in {name}")
+        if labels.count(label) > 1:
+            raise InputError(f"label: got {label!r} twice, allowed different names in {name}")

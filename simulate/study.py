@@ -15,12 +15,13 @@ import numpy as np
 from poolproof import __version__
 from poolproof.errors import InputError
 from poolproof.simulate.cache import remember
+from poolproof.simulate.checks import check_count
 from poolproof.simulate.gaussian import Gaussian
 from poolproof.simulate.grid import evaluate_cells
 from poolproof.simulate.placing import MeasuredPool, check_placeable, find_threshold, place_pool
 from poolproof.simulate.spec import Arm, CurvesSpec, LoopSpec, MapSpec, Spec
 from poolproof.simulate.threads import one_blas_thread
-from poolproof.simulate.trace import trace_loop
+from poolproof.simulate.trace import number_columns, trace_loop
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 1
 """Of the JSON documents written here."""
 
-TRACE_METHOD: Final = "gaussian-trace/1"
+TRACE_METHOD: Final = "gaussian-trace/2"
 """Names the computation of a loop in the cache; a change that moves figures takes another number."""
 
 Tick = Callable[[int], None]
@@ -105,7 +106,7 @@ def run_study(
                 placed = place_pool(pool, spec, n_workers=n_workers, cache=cache)
             if thresholds:
                 borders = [
-                    find_threshold(n_real, bias, spec.dim, seed=spec.effort.seed, cache=cache)
+                    find_threshold(n_real, bias, spec.dim, spec.effort, cache=cache)
                     for bias in spec.sampling_bias
                     for n_real in spec.n_real
                 ]
@@ -136,12 +137,14 @@ def _trace_arms(
     import pandas as pd
 
     frames: dict[str, pd.DataFrame] = {}
+    n_workers = (os.cpu_count() or 1) if n_workers is None else n_workers
+    check_count("n_workers", n_workers, least=1)
     with one_blas_thread():
-        workers = ThreadPoolExecutor(n_workers or os.cpu_count() or 1)
+        workers = ThreadPoolExecutor(n_workers)
         futures = {workers.submit(_trace_arm, spec, arm, cache): arm for arm in spec.arms}
         try:
             for n_done, future in enumerate(as_completed(futures), 1):
-                frames[futures[future].label] = pd.DataFrame(future.result())
+                frames[futures[future].label] = number_columns(pd.DataFrame(future.result()))
                 if on_step is not None:
                     on_step(n_done)
         except BaseException:

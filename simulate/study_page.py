@@ -15,7 +15,8 @@ from poolproof.curves import MOST_CURVES, Curve, curve_chart
 from poolproof.files import replace_file, write_json
 from poolproof.maps import Mark, Panel, heat_map
 from poolproof.page import render_page, write_page
-from poolproof.simulate.placing import MeasuredPool
+from poolproof.simulate.montecarlo import with_error
+from poolproof.simulate.placing import MeasuredPool, border_text
 from poolproof.simulate.spec import CurvesSpec, LoopSpec, MapSpec
 from poolproof.simulate.study import Study
 
@@ -87,6 +88,7 @@ def render_study(study: Study, charts: Mapping[str, Chart], path: Path) -> Path:
     page = render_page(
         Path(__file__).with_name("study.html"),
         study=study.document,
+        border_text=border_text,
         charts=list(charts.values()),
         kind=study.name,
         told=_words(study),
@@ -278,7 +280,7 @@ def _words(study: Study) -> list[str]:
         rows = table[table["figure"] == "squared_w2"]
         last = _last_generations(rows)
         return [
-            f"{row['arm']}: squared W2 {row['mean']:.3g} \u00b1 {row['mean_stderr']:.1g} on average in generation "
+            f"{row['arm']}: squared W2 {with_error(row['mean'], row['mean_stderr'])} on average in generation "
             f"{row['generation']}, median {row['median']:.3g}."
             for _, row in last.iterrows()
             if np.isfinite(row["mean"])

@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count
-from poolproof.simulate.gaussian import Gaussian, Models, Start, generations
+from poolproof.simulate.gaussian import (
+    Gaussian,
+    Models,
+    Start,
+    Vector,
+    check_start,
+    generations,
+    read_mark,
+)
 from poolproof.simulate.limit import block_size
 from poolproof.simulate.mixing import Mixing
 from poolproof.simulate.montecarlo import QUANTILES, summarise
@@ -26,6 +35,8 @@ FIGURES: Final = ("squared_w2", "w2", "mean_part", "covariance_part", "variance"
 """What is told of each generation. `squared_w2` is `mean_part` plus `covariance_part` and `w2` its root; `variance` is
 the trace of the covariance over that of the truth; `drift` is the way of the mean along the mark, in its lengths."""
 
+_KEYS: Final = ("generation", "figure", "n", "n_infinite")
+
 
 @one_blas_thread()
 def trace_loop(
@@ -36,7 +47,7 @@ def trace_loop(
     n_paths: int = 256,
     sampling_bias: float | int | Sequence[float | int] = 1.0,
     initial: Start | int | Models = "data",
-    mark: Float[np.ndarray, " d"] | None = None,
+    mark: Vector | None = None,
     policy: Policy | None = None,
     on_generation: Callable[[int], None] | None = None,
     rng: np.random.Generator,
@@ -61,15 +72,24 @@ def trace_loop(
 
     Returns:
         Columns `generation`, `figure` (of `FIGURES`), `n`, `n_infinite`, `mean`, `mean_stderr`, `median`,
-        `median_stderr`, `q05` to `q95` with `_stderr`, `log_mean`, `log_mean_stderr`, `log_sd`, `log_sd_stderr`.
+        `median_stderr`, `q05` to `q95` with `_stderr`, `log_mean`, `log_mean_stderr`, `log_sd`, `log_sd_stderr`;
+        missing where `montecarlo.Summary` has None.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value out of range, a mark without length, or a law without variance.
     """
     import pandas as pd
 
     check_count("n_generations", n_generations, least=1)
     check_count("n_paths", n_paths, least=3)
+    check_start(law, n_paths, initial)
+    mark = read_mark(mark, law.dim)
+    if mark is not None and not mark.any():
+        raise InputError(
+            "mark: got zeros, allowed a direction to measure the drift along; None stands for no mark"
+        )
+    if not law.full_root().any():
+        raise InputError("law: got one without variance, allowed some to measure the models' by")
     size = block_size(law.dim)
     sizes = [size] * (n_paths // size) + ([n_paths % size] if n_paths % size else [])
     values: dict[tuple[int, str], list[Float[np.ndarray, " paths"]]] = {}
@@ -94,9 +114,16 @@ def trace_loop(
             if on_generation is not None:
                 on_generation(block * n_generations + step + 1)
         first += n
-    return pd.DataFrame(
-        [{"generation": g, "figure": f, **_row(np.concatenate(told))} for (g, f), told in values.items()]
+    return number_columns(
+        pd.DataFrame(
+            [{"generation": g, "figure": f, **_row(np.concatenate(told))} for (g, f), told in values.items()]
+        )
     )
+
+
+def number_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with numbers in its columns of figures, also where all of a column is missing."""
+    return table.astype({name: float for name in table.columns if str(name) not in _KEYS})
 
 
 def _measure(

@@ -15,6 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from poolproof.simulate.montecarlo import with_error
+
 COMMAND = [sys.executable, "-m", "poolproof", "simulate"]
 SMALL = ["--dim", "2", "--tolerance", "0.05"]
 MAP = ["admissible", "--n-real", "10,20", "--n-synthetic", "10,40", "--sampling-bias", "0.5,1", *SMALL]
@@ -190,7 +192,7 @@ def test_map_is_printed_and_written(mapped: tuple[Path, Result]) -> None:
         assert lines[head].split() == ["bias", bias, "10", "syn.", "40", "syn."]
         for offset, n_real in enumerate((10, 20), 1):
             rows = table[(table["sampling_bias"] == float(bias)) & (table["n_real"] == n_real)]
-            cells = [f"{row.ratio:.3f} \u00b1 {row.ratio_stderr:.3f}" for row in rows.itertuples()]
+            cells = list(map(with_error, rows["ratio"].tolist(), rows["ratio_stderr"].tolist()))
             assert lines[head + offset].split() == f"{n_real} real {' '.join(cells)}".split()
     borders = [line for line in lines if line.startswith("threshold ")]
     assert [re.findall(r"n_real (\d+), bias ([\d.]+):", line)[0] for line in borders] == [
@@ -245,6 +247,39 @@ def test_cache_may_be_elsewhere_or_nowhere(here: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "xdg").exists()
 
 
+def test_wide_map_is_printed_in_parts(here: Run) -> None:
+    """A map of more columns than fit is printed in parts, and left to its files where these are written."""
+    counts = [str(n) for n in range(20, 32)]
+    command = [
+        "admissible",
+        "--n-real",
+        "10",
+        "--n-synthetic",
+        ",".join(counts),
+        "--sampling-bias",
+        "0.5",
+        *SMALL,
+    ]
+    heads = [line.split() for line in succeed(here(*command)) if line.strip().startswith("bias 0.5")]
+    assert [word for head in heads for word in head if word.isdigit()] == counts
+    assert not any("bias 0.5" in line for line in succeed(here(*command, "--out", "out")))
+
+
+def test_missing_ratio_says_what_is_known(here: Run) -> None:
+    """Where two real images do better than the loop the matrix says so."""
+    command = ["admissible", "--n-real", "2", "--n-synthetic", "100000", "--sampling-bias", "0"]
+    lines = succeed(here(*command, "--dim", "1", "--tolerance", "0.05"))
+    assert any(line.split()[-3:] == ["n_e", "<", "2"] for line in lines)
+
+
+def test_budget_reaches_the_border(here: Run) -> None:
+    """--max-generations holds for the threshold too, which then is no more than a guess."""
+    command = ["admissible", *LISTS, "--sampling-bias", "0.99", "--dim", "1", "--max-generations", "40"]
+    [border] = [line for line in succeed(here(*command, "--threshold")) if line.startswith("threshold")]
+    assert "(not measured)" in border
+    assert "raise max_generations" in border
+
+
 # --- pools ----------------------------------------------------------------------------------------------
 
 
@@ -290,8 +325,8 @@ def test_curves_by_file(here: Run, tmp_path: Path) -> None:
     """A TOML file of curves prints a line for each point, and --out has a picture for each panel."""
     lines = succeed(here("admissible", "curves.toml", "--out", "out"))
     table = pd.read_parquet(tmp_path / "out" / "admissible.parquet")
-    for line, n, ratio in zip(lines, (5, 10), table["ratio"], strict=False):
-        assert line.startswith(f"ten  n_synthetic {n}: ratio {ratio:.4g} \u00b1 ")
+    told = list(map(with_error, table["ratio"].tolist(), table["ratio_stderr"].tolist()))
+    assert lines[:2] == [f"ten  n_synthetic {n}: ratio {text}" for n, text in zip((5, 10), told, strict=True)]
     assert (tmp_path / "out" / "curves-1.svg").exists()
 
 
@@ -333,7 +368,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["admissible", "--n-real", "ten", "--n-synthetic", "10"], "n-real: got 'ten', allowed whole numbers"),
     (["admissible", "--n-real", "1e3", "--n-synthetic", "10"], "n-real: got '1e3', allowed whole numbers"),
     (["admissible", "--n-real", "10,", "--n-synthetic", "10"], "n-real: got '10,', allowed whole numbers"),
-    (["admissible", "--n-real", "10,10", "--n-synthetic", "10"], "twice"),
+    (["admissible", "--n-real", "10,20,10", "--n-synthetic", "10"], "n_real: got 10 twice"),
     (["admissible", "--n-real", "10", "--n-synthetic=-1"], "n_synthetic: got -1"),
     (["admissible", *LISTS, "--sampling-bias", "1.2"], "sampling_bias: got 1.2, allowed"),
     (["admissible", *LISTS, "--sampling-bias", "low"], "sampling-bias: got 'low', allowed numbers"),
@@ -343,10 +378,11 @@ REFUSED: list[tuple[list[str], str]] = [
     (["admissible", *LISTS, "--tolerance", "nan"], "tolerance: got nan, allowed between 0 and 1"),
     (["admissible", *LISTS, "--workers", "0"], "workers: got 0, allowed a whole number from 1"),
     (["admissible", *LISTS, "--seed", "-1"], "seed: got -1, allowed a whole number from 0"),
-    (["admissible", *LISTS, "--share", "0.1,0.2"], "items"),
-    (["admissible", *LISTS, "--items", "100"], "share"),
+    (["admissible", *LISTS, "--dim", "1000000"], "dim: got 1000000, allowed a whole number from 1 to 10,000"),
+    (["admissible", *LISTS, "--share", "0.1,0.2"], "--share: got '0.1,0.2' without --items, allowed both"),
+    (["admissible", *LISTS, "--items", "100"], "--items: got 100 without --share, allowed both"),
     (["admissible", *LISTS, "--share", "0.1,1.2", "--items", "100"], "share: got 1.2, allowed"),
-    (["admissible", *LISTS, "--share", "0.3,0.2", "--items", "100"], "share: got"),
+    (["admissible", *LISTS, "--share", "0.3,0.2", "--items", "100"], "share: got limits 0.3 and 0.2"),
     (["admissible", *LISTS, "--share", "0.3", "--items", "100"], "share: got '0.3', allowed"),
     (["admissible", *LISTS, "--share", "low,high", "--items", "100"], "share: got 'low,high', allowed"),
     (["admissible", *LISTS, "--share", "0.1,0.2", "--items", "1"], "items: got 1, allowed"),
@@ -432,3 +468,16 @@ def test_interrupted_is_exit_130_and_goes_on(tmp_path: Path) -> None:
     succeed(simulate(tmp_path, *command))
     assert len(cached(tmp_path)) == 24
     assert finished.items() <= cached(tmp_path).items()
+
+
+def test_interrupted_without_cache_promises_nothing(tmp_path: Path) -> None:
+    """With --no-cache an interrupted command says that it would start anew."""
+    command = [*COMMAND, "admissible", "--n-real", "20", "--n-synthetic", "4000", "--sampling-bias", "1"]
+    command += ["--tolerance", "0.0001", "--no-cache"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "simulating" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == "poolproof: interrupted; the same command starts anew"

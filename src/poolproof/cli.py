@@ -316,7 +316,10 @@ def main() -> None:
         typer.echo(f"poolproof: {' '.join(str(error).split())}", err=True)
         raise SystemExit(EXIT_USAGE) from None
     except _Interrupted:
-        typer.echo("poolproof: interrupted; the same command continues", err=True)
+        anew = "--no-cache" in sys.argv  # nothing is remembered then
+        typer.echo(
+            f"poolproof: interrupted; the same command {'starts anew' if anew else 'continues'}", err=True
+        )
         if threading.active_count() > 1:  # the interpreter would wait for loops that run on in threads
             sys.stdout.flush()
             sys.stderr.flush()

@@ -12,7 +12,7 @@ import typer
 from poolproof.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from poolproof.simulate.placing import MeasuredPool
     from poolproof.simulate.spec import MapSpec, Spec
@@ -25,7 +25,7 @@ simulate = typer.Typer(
 )
 
 _MOST_COLUMNS = 10
-"""Columns of a map that is printed."""
+"""Columns of a map that are printed side by side; a wider one is printed in parts, if not written."""
 
 Out = Annotated[
     Path | None,
@@ -138,7 +138,7 @@ def admissible(
     )
     _make_folder(out)
     study = _run(chosen, "loops", workers, cache, no_cache, quiet, pool=pool, thresholds=threshold)
-    _print_limits(study, in_full=pool is None or n_real is not None)
+    _print_limits(study, in_full=pool is None or n_real is not None, wide=out is None)
     _write(study, out)
 
 
@@ -160,6 +160,7 @@ def loop(
 
     Writes generations.parquet, loop.json and loop.html to --out; without it, prints the last generation.
     """
+    from poolproof.simulate.montecarlo import with_error
     from poolproof.simulate.spec import LoopSpec, read_spec
 
     chosen = read_spec(spec)
@@ -174,7 +175,7 @@ def loop(
     typer.echo(f"generation {table['generation'].max()}, {chosen.n_paths:,} independent loops")
     for _, row in last[last["figure"].isin(["squared_w2", "drift"])].iterrows():
         typer.echo(
-            f"{row['arm']:{width}}  {row['figure']:10}  mean {row['mean']:.4g} \u00b1 {row['mean_stderr']:.1g}"
+            f"{row['arm']:{width}}  {row['figure']:10}  mean {with_error(row['mean'], row['mean_stderr'])}"
             f"   median {row['median']:.4g}   5 % to 95 %: {row['q05']:.4g} to {row['q95']:.4g}"
         )
     _write(study, out)
@@ -228,9 +229,13 @@ def _measured_pool(run: Path | None, share: str | None, items: int | None) -> Me
         return pool_of_report(run / "report.json")
     if share is None and items is None:
         return None
-    if share is None or items is None:
+    if share is None:
         raise InputError(
-            "--share: got it or --items alone, allowed both: the interval and how many images it is of"
+            f"--items: got {items} without --share, allowed both; give the interval of the share too"
+        )
+    if items is None:
+        raise InputError(
+            f"--share: got {share!r} without --items, allowed both; say how many images it is of"
         )
     limits = _numbers("share", share, float)
     if len(limits) not in (2, 3):
@@ -258,15 +263,20 @@ def _run(
     if workers is not None:
         check_count("--workers", workers, 1)
     folder = None if no_cache else cache or default_cache()
-    with choose_progress(quiet=quiet).items("simulating", count_steps(spec), 0, unit) as tick:
-        return run_study(
-            spec,
-            n_workers=workers,
-            cache=folder,
-            on_step=tick,
-            command=shlex.join(["poolproof", *sys.argv[1:]]),
-            **options,
-        )
+    try:
+        with choose_progress(quiet=quiet).items("simulating", count_steps(spec), 0, unit) as tick:
+            return run_study(
+                spec,
+                n_workers=workers,
+                cache=folder,
+                on_step=tick,
+                command=shlex.join(["poolproof", *sys.argv[1:]]),
+                **options,
+            )
+    except MemoryError:
+        raise InputError(
+            f"dim: got {spec.dim}, allowed what fits into memory; lower it, or --workers"
+        ) from None
 
 
 def _make_folder(out: Path | None) -> None:
@@ -291,20 +301,23 @@ def _write(study: Study, out: Path | None) -> None:
     typer.echo(f"tables      {', '.join(str(path) for path in paths[:3])}")
 
 
-def _print_limits(study: Study, *, in_full: bool) -> None:
+def _print_limits(study: Study, *, in_full: bool, wide: bool) -> None:
+    from poolproof.simulate.montecarlo import with_error
     from poolproof.simulate.spec import CurvesSpec, MapSpec
 
     table, spec = study.table, study.spec
-    if isinstance(spec, MapSpec) and in_full and len(spec.n_synthetic) <= _MOST_COLUMNS:
+    if isinstance(spec, MapSpec) and in_full and (wide or len(spec.n_synthetic) <= _MOST_COLUMNS):
         typer.echo(f"n_e / n_real in {spec.dim} dimensions; 1 or more is admissible")
         for bias in spec.sampling_bias:
             rows = table[table["sampling_bias"] == bias]
-            typer.echo("")
-            _print_matrix(f"bias {bias:g}", spec, rows)
+            for first in range(0, len(spec.n_synthetic), _MOST_COLUMNS):
+                typer.echo("")
+                columns = spec.n_synthetic[first : first + _MOST_COLUMNS]
+                _print_matrix(f"bias {bias:g}", spec.n_real, columns, rows)
     elif isinstance(spec, CurvesSpec):
         for row in table.itertuples(index=False):
             value, error = getattr(row, spec.y), getattr(row, f"{spec.y}_stderr")
-            told = f"{value:.4g} \u00b1 {error:.1g}" if value > 0 else "not known"
+            told = with_error(value, error) if value > 0 else "not known"
             typer.echo(f"{row.panel}  {row.curve}  {spec.x} {row.x:g}: {spec.y} {told}".strip())
     for border in study.document["thresholds"] or []:
         _print_border(border)
@@ -320,25 +333,27 @@ def _print_limits(study: Study, *, in_full: bool) -> None:
         typer.echo(f"note        and {len(short) - 3} more did not reach the asked precision")
 
 
-def _print_matrix(corner: str, spec: MapSpec, rows: Any) -> None:
-    head = [f"{n:,} syn." for n in spec.n_synthetic]
+def _print_matrix(corner: str, n_real: Sequence[int], n_synthetic: Sequence[int], rows: Any) -> None:
+    head = [f"{n:,} syn." for n in n_synthetic]
     cells = {(row.n_real, row.n_synthetic): _ratio_text(row) for row in rows.itertuples(index=False)}
-    lines = [[f"{n:,} real", *(cells[n, m] for m in spec.n_synthetic)] for n in spec.n_real]
+    lines = [[f"{n:,} real", *(cells[n, m] for m in n_synthetic)] for n in n_real]
     widths = [max(map(len, column)) for column in zip([corner, *head], *lines, strict=True)]
     for line in ([corner, *head], *lines):
         typer.echo("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
 
 
 def _ratio_text(row: Any) -> str:
-    if not row.ratio > 0:  # missing
-        return "below"
-    return f"{row.ratio:.3f} \u00b1 {row.ratio_stderr:.3f}"
+    from poolproof.simulate.montecarlo import with_error
+
+    if not row.ratio > 0:  # missing: two real images do better, far from the truth, or none do worse, at it
+        return "n_e < 2" if row.squared_w2 > 0.1 else "n_e > 8e14"
+    return with_error(row.ratio, row.ratio_stderr)
 
 
 def _print_border(border: dict[str, Any]) -> None:
-    words = "any number of" if border["n_synthetic"] is None else f"{border['n_synthetic']:,.0f}"
-    if border["n_synthetic"] is not None:
-        words += " \u00b1 unknown" if border["stderr"] is None else f" \u00b1 {border['stderr']:,.0f}"
+    from poolproof.simulate.placing import border_text
+
+    words = border_text(border)
     why = f" ({border['why']})" if border["why"] else ""
     typer.echo(
         f"threshold   n_real {border['n_real']:,}, bias {border['sampling_bias']:g}: {words} synthetic{why}"
@@ -346,6 +361,8 @@ def _print_border(border: dict[str, Any]) -> None:
 
 
 def _print_pool(pool: dict[str, Any]) -> None:
+    from poolproof.simulate.placing import border_text
+
     typer.echo("")
     share = pool["share"]
     point = "" if share["point"] is None else f"{100 * share['point']:.1f} %, "
@@ -353,8 +370,7 @@ def _print_pool(pool: dict[str, Any]) -> None:
     typer.echo(f"pool        {pool['n_items']:,} images, share {point}{limits}")
     for row in pool["by_sampling_bias"]:
         over = "-" if row["lowest"] is None else f"{row['lowest']:.2f} to {row['highest']:.2f}"
-        border = row["threshold"]["n_synthetic"]
-        most = "any number" if border is None else f"{border:,.0f}"
+        most = border_text(row["threshold"])
         typer.echo(
             f"  bias {row['sampling_bias']:<5g} {row['verdict']:15} n_e / n_real {over}; "
             f"with {row['threshold']['n_real']:,} real admissible up to {most} synthetic"

@@ -16,6 +16,7 @@ from poolproof.simulate.admissible import (
     limit_distance,
     real_only_distance,
 )
+from poolproof.simulate.border import Sample, bracket_border
 from poolproof.simulate.theory import phase_line
 
 
@@ -189,6 +190,54 @@ def test_a_border_that_cannot_be_found_is_not_made_up() -> None:
     assert found.why is not None
 
 
+def test_a_border_next_to_no_bias_is_not_called_infinite() -> None:
+    """Where the closed form lies beyond what is searched, the search starts within, and what it cannot tell it says."""
+    found = admissible_threshold(10, 0.999999, dim=1, rng=generator())
+    assert not found.converged
+    assert found.stderr == math.inf
+    assert found.n_synthetic < 1e9
+    assert found.why is not None
+    assert "do not forget" in found.why
+
+
+def test_a_border_beyond_the_search_is_looked_for_from_below() -> None:
+    """The bracket starts no higher than its end, and is open only where the curve is below 0 there."""
+    below, above = (Sample(0.0, height, 0.001) for height in (-0.1, 0.1))
+    assert bracket_border(30.0, lambda x, _: below, 0.0, highest=20.0) == math.inf
+    assert bracket_border(30.0, lambda x, _: above if x > 14 else below, 0.0, highest=20.0) == pytest.approx(
+        14, abs=0.7
+    )
+    assert bracket_border(3.0, lambda x, _: above, 0.0, highest=20.0) == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("budget", "named"), [({"max_generations": 20}, "max_generations"), ({"max_steps": 5}, "max_steps")]
+)
+def test_a_spent_budget_ends_the_search(budget: dict[str, int], named: str) -> None:
+    """Loops that cannot settle, or too few steps, give a guess of unknown error and the option to raise."""
+    found = admissible_threshold(20, 0.95, dim=1, **budget, rng=generator())
+    assert not found.converged
+    assert found.stderr == math.inf
+    assert found.why is not None
+    assert named in found.why
+
+
+def test_a_few_paths_give_a_larger_error() -> None:
+    """With few loops for each sample the border is found all the same, with the error that they have."""
+    few = admissible_threshold(30, 0.6, dim=4, tolerance=0.2, n_rounds=2, max_paths=200, rng=generator())
+    many = admissible_threshold(30, 0.6, dim=4, rng=generator())
+    assert 2 * many.stderr < few.stderr < 0.3 * many.n_synthetic
+    assert abs(few.n_synthetic - many.n_synthetic) < 4.5 * few.stderr
+
+
+def test_a_start_that_shows_withholds_the_verdict() -> None:
+    """Where the loop did not forget its start there is a figure but no verdict."""
+    found = effective_sample_size(20, 2000, 1, dim=2, tolerance=0.1, max_generations=20, rng=generator())
+    assert found.limit.start_shows
+    assert abs(found.ratio - 1) > 2 * found.ratio_stderr
+    assert found.admissible is None
+
+
 @pytest.mark.coverage
 def test_threshold_errors_are_honest() -> None:
     """Eight estimates of one border spread about as much as they say."""
@@ -241,6 +290,9 @@ def test_bad_input_is_named(function: Callable[..., object], options: dict[str, 
         (lambda: admissible_threshold(10, 1.5, rng=generator()), "sampling_bias: got 1.5"),
         (lambda: admissible_threshold(10, 0.5, dim=-1, rng=generator()), "dim: got -1"),
         (lambda: admissible_threshold(10, 0.5, n_rounds=0, rng=generator()), "n_rounds: got 0"),
+        (lambda: admissible_threshold(10, 0.5, max_steps=0, rng=generator()), "max_steps: got 0"),
+        (lambda: admissible_threshold(10, 0.5, max_paths=3, rng=generator()), "max_paths: got 3"),
+        (lambda: admissible_threshold(10, 0.5, dim=10**6, rng=generator()), "dim: got 1000000"),
     ],
 )
 def test_other_bad_input_is_named(call: Callable[[], object], name: str) -> None:

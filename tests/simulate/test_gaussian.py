@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -378,3 +380,31 @@ def test_dimension_must_be_positive() -> None:
     """There is no normal law in zero dimensions."""
     with pytest.raises(InputError, match="dim: got 0"):
         Gaussian.standard(0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("Gaussian.from_moments(np.float64(0), np.eye(1))", "covariance: got shape (1, 1) with a mean of ()"),
+        (
+            "generations(Mixing.fresh(5, 5), law=Gaussian.standard(2), n_paths=3, rng=rng, "
+            "initial=Models(1, np.zeros((3, 2)), np.ones((3, 3, 3))))",
+            "initial: got models of shapes (3, 2) and (3, 3, 3), allowed (3, 2) and (3, 2, 2)",
+        ),
+        (
+            "generations(Mixing.fresh(5, 5), law=Gaussian.standard(2), n_paths=3, rng=rng, mark='left')",
+            "mark: got 'left', allowed one number per dimension",
+        ),
+    ],
+)
+def test_shapes_are_refused_without_a_type_checker(call: str, message: str) -> None:
+    """Arrays of another shape are refused in one line, where no type checker stands before the call."""
+    code = (
+        "import numpy as np\n"
+        "from poolproof.errors import InputError\n"
+        "from poolproof.simulate.gaussian import Gaussian, Models, generations\n"
+        "from poolproof.simulate.mixing import Mixing\n"
+        f"rng = np.random.default_rng(0)\ntry: {call}\nexcept InputError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.startswith(message)

@@ -11,7 +11,7 @@ import pytest
 from poolproof.errors import InputError
 from poolproof.simulate import grid
 from poolproof.simulate.admissible import admissible_region, effective_sample_size
-from poolproof.simulate.grid import Cell, Effort, evaluate_cells
+from poolproof.simulate.grid import Cell, Effort, evaluate_cells, evaluate_rows
 
 CELLS = [Cell(n, m, bias, dim=2) for bias in (0.5, 1.0) for n in (5, 20) for m in (2, 40)]
 EFFORT = Effort(tolerance=0.05, seed=3)
@@ -98,6 +98,40 @@ def test_no_figure_is_made_up() -> None:
     assert np.isnan(row["ratio"])
     assert not row["admissible"]
     assert "below 2" in row["why"]
+
+
+def test_a_start_that_shows_has_no_verdict() -> None:
+    """A row whose loop may still remember its start has figures but is neither admissible nor not."""
+    effort = Effort(tolerance=0.1, max_generations=20)
+    row = evaluate_cells([Cell(20, 2000, 1.0, dim=2)], effort).iloc[0]
+    assert row["start_shows"]
+    assert row["ratio"] - 1 > 2 * row["ratio_stderr"]
+    assert row["admissible"] is pd.NA
+
+
+@pytest.mark.parametrize(("n_real", "expected"), [(8 * 10**14, True), (9 * 10**14, None)])
+def test_beyond_the_longest_sample_is_not_a_refusal(n_real: int, expected: bool | None) -> None:
+    """Where n_e lies above the sizes that are tabulated it is missing, and admissible as far as that is certain."""
+    [row] = evaluate_rows([Cell(n_real, n_real, 1.0, dim=1)], Effort(tolerance=0.05))
+    assert row["n_e"] is None
+    assert "below that of" in row["why"]
+    assert row["admissible"] is expected
+
+
+def test_no_cells_and_no_threads_are_refused() -> None:
+    """An empty list and a number of threads below 1 are refused by name."""
+    with pytest.raises(InputError, match=r"^cells: got none"):
+        evaluate_cells([], EFFORT)
+    with pytest.raises(InputError, match=r"^n_workers: got 0"):
+        evaluate_cells(CELLS[:1], EFFORT, n_workers=0)
+
+
+def test_impossible_cells_are_refused_before_anything_runs() -> None:
+    """A memory of a million models, or a million dimensions, is no cell."""
+    with pytest.raises(InputError, match=r"^n_models, n_kept: got 1000000"):
+        Cell(10, 10, n_models=10**6)
+    with pytest.raises(InputError, match=r"^dim: got 1000000"):
+        Cell(10, 10, dim=10**6)
 
 
 def test_an_equal_loop_is_exactly_one() -> None:

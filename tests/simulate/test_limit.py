@@ -13,9 +13,9 @@ from scipy import special
 
 from poolproof.errors import InputError, UnreliableEstimate
 from poolproof.simulate.gaussian import Gaussian, generations
-from poolproof.simulate.limit import RealOnlyCurve, block_size, loop_limit, real_only_limit
+from poolproof.simulate.limit import RealOnlyCurve, _near_limit, block_size, loop_limit, real_only_limit
 from poolproof.simulate.mixing import Mixing
-from poolproof.simulate.theory import surrogate_limit, surrogate_real_only
+from poolproof.simulate.theory import fresh_fixed_point, surrogate_limit, surrogate_real_only
 from poolproof.simulate.wasserstein import squared_w2
 
 
@@ -77,6 +77,92 @@ def test_limit_is_that_of_a_long_plain_loop(bias: float, n_models: int) -> None:
         assert abs(late.mean() - estimate.value) < 4.5 * error
     assert estimate.converged
     assert not estimate.start_shows
+
+
+@pytest.mark.theory
+@pytest.mark.parametrize(
+    ("n_real", "n_synthetic", "bias"), [(3, 30, 1.0), (3, 300, 1.0), (1, 50, 0.9), (50, 70, 0.8)]
+)
+def test_loops_start_with_the_moments_of_the_limit(n_real: int, n_synthetic: int, bias: float) -> None:
+    """The models that loops start from have, on average, the variance and mean error where the recursion rests."""
+    models = _near_limit(
+        Mixing.fresh(n_real, n_synthetic), bias, Gaussian.standard(2), 60_000, rng=np.random.default_rng(3)
+    )
+    point = fresh_fixed_point(n_real, n_synthetic, bias)
+    assert np.square(models.factor).sum() / 120_000 == pytest.approx(point.variance, rel=0.015)
+    assert np.square(models.mean).mean() == pytest.approx(point.mean_error, rel=0.015)
+
+
+@pytest.mark.slow
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    ("options", "dim", "expected", "error"),
+    [
+        ({"n_fresh": 3, "n_synthetic": 30}, 2, 0.7403, 0.0023),
+        ({"n_fresh": 10, "n_synthetic": 30, "n_kept": 3}, 3, 0.43479, 0.00076),
+        ({"n_fresh": 10, "n_synthetic": 100, "n_models": 10}, 5, 0.23788, 0.00048),
+        ({"n_fresh": 3, "n_synthetic": 30, "covariance": "mle"}, 2, 0.51976, 0.00067),
+    ],
+)
+def test_limit_of_few_real_samples(options: dict, dim: int, expected: float, error: float) -> None:
+    """With few real samples, and any memory, the start is forgotten: plain loops from the truth, run long, end there.
+
+    The expected distances come from `gaussian.generations` with `initial="truth"`, seed 987: 14 relaxation times and
+    more thrown away, 24 generations half a relaxation time apart averaged, thousands of loops.
+    """
+    estimate = loop_limit(Mixing(**options), dim=dim, rng=np.random.default_rng(0))
+    assert estimate.converged
+    assert abs(estimate.value - expected) < 3 * math.hypot(error, estimate.stderr)
+
+
+@pytest.mark.reference
+def test_fixed_data_at_a_loose_tolerance() -> None:
+    """A loose tolerance is no licence to start at the fit to the fixed data and stay there."""
+    mixing, law = Mixing.augmentation(5, 20), Gaussian.standard(3)
+    loops = generations(mixing, law=law, n_paths=8000, rng=np.random.default_rng(2))
+    late = np.mean([squared_w2(models, law) for models in itertools.islice(loops, 60, 100, 8)], axis=0)
+    estimates = [
+        loop_limit(mixing, dim=3, tolerance=0.1, rng=np.random.default_rng(seed)) for seed in range(8)
+    ]
+    values = np.array([estimate.value for estimate in estimates])
+    error = math.hypot(values.std(ddof=1) / math.sqrt(8), float(late.std() / math.sqrt(len(late))))
+    assert abs(values.mean() - late.mean()) < 3.5 * error
+    assert all(estimate.n_generations > 25 for estimate in estimates)
+
+
+@pytest.mark.parametrize("weight", [1e-20, 1e-90])
+def test_weights_that_rounding_swallows_are_refused(weight: float) -> None:
+    """Where real data weigh less than rounding there is no limit that could be computed."""
+    mixing = Mixing(n_fresh=10, n_synthetic=10, weight_fresh=weight)
+    with pytest.raises(InputError, match="mixing: got Mixing"):
+        loop_limit(mixing, dim=1, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("memory", [{"n_models": 10**6}, {"n_kept": 10**6}])
+def test_too_long_a_memory_is_refused(memory: dict) -> None:
+    """A memory of a million models is refused instead of filling the machine's."""
+    with pytest.raises(InputError, match="n_models, n_kept: got"):
+        loop_limit(Mixing(n_fresh=10, n_synthetic=10, **memory), dim=1, rng=np.random.default_rng(0))
+
+
+def test_loops_that_hardly_forget_are_cut() -> None:
+    """Real data that are a millionth of a millionth give an estimate whose start may show, not a crash."""
+    cut = loop_limit(
+        Mixing.fresh(10, 10**13), 1.0, dim=1, tolerance=0.2, max_paths=16, max_generations=40,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert cut.start_shows
+    assert cut.n_generations <= 40
+
+
+def test_steps_are_counted() -> None:
+    """With few steps for all blocks the error is what they reach, and the option to raise is named."""
+    short = loop_limit(
+        Mixing.fresh(10, 20), dim=30, tolerance=0.001, max_steps=60, rng=np.random.default_rng(0)
+    )
+    assert short.n_paths // block_size(30) * short.n_generations <= 60
+    assert short.why is not None
+    assert "raise max_steps above 60" in short.why
 
 
 @pytest.mark.theory
@@ -179,6 +265,22 @@ def test_distances_that_no_sample_size_has() -> None:
     """A distance above that of two real samples cannot be inverted, and says so."""
     with pytest.raises(UnreliableEstimate, match="below 2"):
         RealOnlyCurve(1, seed=0).invert(0.95, 0.001)
+
+
+def test_bounds_of_what_cannot_be_inverted() -> None:
+    """Beyond the ends of the curve the interval that n_e is in is told, wider where the distance is not well known."""
+    curve = RealOnlyCurve(1, seed=0)
+    bounds = []
+    for distance, stderr in [(0.95, 0.001), (0.95, 0.2), (1e-15, 1e-18), (1e-15, 1e-14)]:
+        with pytest.raises(UnreliableEstimate) as caught:
+            curve.invert(distance, stderr)
+        bounds.append(caught.value.estimate)
+    assert bounds[0] == (0.0, 2.0)
+    assert bounds[1][0] == 0
+    assert 2 < bounds[1][1] < 10
+    assert 8e14 < bounds[2][0] < 1e15
+    assert bounds[2][1] == math.inf
+    assert bounds[3] == (0.0, math.inf)
 
 
 def test_curve_is_the_same_in_any_order() -> None:

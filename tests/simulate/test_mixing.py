@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolproof.errors import InputError
+from poolproof.simulate.gaussian import Gaussian, generations
 from poolproof.simulate.mixing import Mixing, bias_schedule
+from poolproof.simulate.theory import fresh_fixed_point
 
 
 def test_families_name_their_sources() -> None:
@@ -68,6 +72,69 @@ def test_relaxation_and_persistence_are_those_of_the_recursion(
         covariance += power @ noise @ power.T
         power = step @ power
     assert kernel @ covariance @ kernel == pytest.approx(mixing.persistence(bias), rel=1e-6)
+
+
+@pytest.mark.theory
+@pytest.mark.parametrize("bias", [1.0, 0.9, 0.0])
+@pytest.mark.parametrize(
+    ("n_real", "n_synthetic"), [(1, 50), (3, 30), (3, 300), (100, 900), (10, 10**9), (7, 0)]
+)
+def test_expected_variance_is_the_fixed_point(n_real: int, n_synthetic: int, bias: float) -> None:
+    """With a memory of one model variance and mean error are those where the recursion of moments rests."""
+    mixing = Mixing.fresh(n_real, n_synthetic)
+    point = fresh_fixed_point(n_real, n_synthetic, bias)
+    variance = mixing.expected_variance(bias)
+    assert variance == pytest.approx(point.variance, rel=1e-5)
+    mean_noise, _ = mixing.noise(bias, variance)
+    assert mean_noise * mixing.persistence() == pytest.approx(point.mean_error, rel=1e-5)
+
+
+@pytest.mark.theory
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_models": 3},
+        {"n_kept": 3},
+        {"covariance": "mle"},
+        {"estimator": "grouped"},
+        {"weight_fresh": 3.0},
+    ],
+)
+def test_expected_variance_is_that_of_loops(options: dict, rng: np.random.Generator) -> None:
+    """With memory, weights and either estimator, late models vary about as expected."""
+    mixing = Mixing(n_fresh=20, n_synthetic=60, **options)
+    loops = generations(mixing, law=Gaussian.standard(1), n_paths=3000, sampling_bias=0.95, rng=rng)
+    late = [np.square(models.factor).mean() for models in itertools.islice(loops, 100, 300, 10)]
+    assert np.mean(late) == pytest.approx(mixing.expected_variance(0.95), rel=0.015)
+
+
+def test_variance_without_bound_is_infinite() -> None:
+    """Where the sources of a pool lie ever further apart the expectation has no end."""
+    runaway = Mixing(n_fresh=2, n_synthetic=2, weight_fresh=1e-6, n_models=40)
+    assert runaway.expected_variance() == np.inf
+
+
+@pytest.mark.parametrize("memory", [{"n_models": 10**6}, {"n_kept": 10**6}])
+def test_endlessly_long_memories_are_refused(memory: dict) -> None:
+    """The recursion of a memory of a million models is not solved."""
+    with pytest.raises(InputError, match="n_models, n_kept: got"):
+        Mixing(n_fresh=10, n_synthetic=10, **memory).relaxation()
+
+
+@pytest.mark.parametrize("weight", [1e308, 1e-300])
+@pytest.mark.parametrize("source", ["fresh", "synthetic"])
+def test_weights_beyond_numbers_are_refused(source: str, weight: float) -> None:
+    """Weights whose sums or squares no float holds are refused by name."""
+    options: dict = {f"weight_{source}": weight}
+    with pytest.raises(InputError, match=f"weight_{source}: got"):
+        Mixing(n_fresh=10, n_synthetic=10, **options)
+
+
+@pytest.mark.parametrize("options", [{"weight_synthetic": 1e-20}, {"weight_fresh": 1e20}])
+def test_one_sample_that_outweighs_all_is_refused(options: dict) -> None:
+    """Where next to all weight lies on one sample there is no covariance to fit."""
+    with pytest.raises(InputError, match="weights: got next to all"):
+        Mixing(n_fresh=1, n_synthetic=10, **options)
 
 
 def test_endless_memory_never_forgets() -> None:

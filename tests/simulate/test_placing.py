@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -17,6 +18,7 @@ from poolproof.simulate import grid, placing
 from poolproof.simulate.grid import Effort
 from poolproof.simulate.placing import (
     MeasuredPool,
+    border_text,
     find_threshold,
     place_pool,
     pool_of_report,
@@ -79,7 +81,7 @@ def test_path_runs_along_the_interval(pool: MeasuredPool) -> None:
         ((100, 10.0, 20.0), r"share: got 10\.0"),
         ((100, math.nan, 0.2), r"share: got nan"),
         ((100, 0.1, math.nan), r"share: got nan"),
-        ((100, 0.3, 0.2), r"share: got .*allowed lower <= point <= upper"),
+        ((100, 0.3, 0.2), r"share: got limits 0\.3 and 0\.2, allowed lower <= upper; swap them"),
         ((100, 0.1, 0.2, 0.3), r"share: got .*allowed lower <= point <= upper"),
         ((100, 0.1, 0.2, 0.05), r"share: got .*allowed lower <= point <= upper"),
         ((100, 0.1, 0.2, math.nan), r"share: got .*"),
@@ -299,13 +301,13 @@ def test_placing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_threshold_is_a_border() -> None:
     """The ratio is above 1 with half of the threshold's synthetic samples, and below with twice as many."""
-    border = find_threshold(20, 0.5, 2, seed=1)
+    border = find_threshold(20, 0.5, 2, Effort(seed=1))
     assert (border["n_real"], border["sampling_bias"], border["converged"]) == (20, 0.5, True)
     assert border["stderr"] <= 0.03 * border["n_synthetic"]
     cells = [grid.Cell(20, round(times * border["n_synthetic"]), 0.5, dim=2) for times in (0.5, 2)]
     rows = grid.evaluate_rows(cells, Effort(tolerance=0.05), n_workers=1)
     assert [row["admissible"] for row in rows] == [True, False]
-    assert find_threshold(20, 0.5, 2, seed=1) == border
+    assert find_threshold(20, 0.5, 2, Effort(seed=1)) == border
 
 
 @pytest.mark.property
@@ -313,7 +315,7 @@ def test_threshold_is_a_border() -> None:
 @given(st.integers(2, 10**6))
 def test_unbiased_samples_have_no_threshold(n_real: int) -> None:
     """At a bias of 1 the border is None, with a reason, whatever the number of real samples."""
-    border = find_threshold(n_real, 1.0, 2, seed=0)
+    border = find_threshold(n_real, 1.0, 2, Effort())
     assert border["n_synthetic"] is None
     assert border["why"]
 
@@ -326,3 +328,48 @@ def test_a_part_that_is_not_admissible_is_seen() -> None:
     assert row["ratio"]["upper"]["admissible"] is True
     assert row["lowest"] < 0.8
     assert row["verdict"] == "undecided"
+
+
+def test_a_part_next_to_no_real_images_is_seen() -> None:
+    """A dip that evenly spaced shares step over, where a share of a few per cent is real, is found."""
+    spec = MapSpec("", (20,), (20,), (0.9,), dim=2, effort=Effort(tolerance=0.02))
+    [row] = place_pool(MeasuredPool(200, 0.05, 0.97), spec, n_workers=1)["by_sampling_bias"]
+    assert row["ratio"]["lower"]["admissible"] is True
+    assert row["lowest"] < 0.95
+    assert row["verdict"] == "undecided"
+
+
+@pytest.mark.property
+@settings(max_examples=60)
+@given(pools())
+def test_places_leave_no_gap(pool: MeasuredPool) -> None:
+    """From the upper limit to the lower one the real images of neighbouring places at most double."""
+    places = placing._doubled(pool)
+    assert all(n_real + n_synthetic == pool.n_items for n_real, n_synthetic in places)
+    ends = {max(2, pool.counts(share)[0]) for share in (pool.lower, pool.upper)}
+    real = sorted(ends | {n for n, _ in places})
+    assert real[0] >= min(ends)
+    assert all(b <= 2 * a + 1 for a, b in itertools.pairwise(real))
+
+
+def test_budget_reaches_the_threshold(tmp_path: Path) -> None:
+    """A map's budget holds for the border too, and stands in the cache beside the result."""
+    cut = find_threshold(10, 0.99, 1, Effort(max_generations=50), cache=tmp_path)
+    assert cut["converged"] is False
+    assert cut["stderr"] is None
+    assert "max_generations" in cut["why"]
+    [path] = tmp_path.rglob("*.json")
+    assert json.loads(path.read_text())["content"]["max_generations"] == 50
+
+
+@pytest.mark.parametrize(
+    ("n_synthetic", "stderr", "words"),
+    [
+        (None, 0.0, "any number of"),
+        (32.1, 0.4, "32.10 \u00b1 0.40"),
+        (1e6, None, "about 1,000,000 (not measured)"),
+    ],
+)
+def test_borders_in_words(n_synthetic: float | None, stderr: float | None, words: str) -> None:
+    """A border is told with two digits of its error, or as the guess that it is."""
+    assert border_text({"n_synthetic": n_synthetic, "stderr": stderr}) == words

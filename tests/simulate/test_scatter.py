@@ -165,3 +165,14 @@ def test_roots_reach_the_mean_and_scatter(rng: np.random.Generator) -> None:
     mean, root = draw_root(np.ones((2, 3)), np.eye(3), 10, 0.0, rng=rng)
     assert (mean == 1).all()
     assert not root.any()
+
+
+def test_one_sample_left_that_counts_is_refused(rng: np.random.Generator) -> None:
+    """Where a policy has left one heavy sample beside light ones no covariance is made up."""
+    mixing = Mixing(n_fresh=5, n_synthetic=5, weight_synthetic=1e-20)
+    left = {
+        "fresh": Scatter(np.ones(2), np.zeros((2, 1)), np.zeros((2, 1, 1))),
+        "synthetic": Scatter(np.full(2, 5.0), np.ones((2, 1)), np.ones((2, 1, 1))),
+    }
+    with pytest.raises(InputError, match="weights: got next to all"):
+        estimate(left, mixing)

@@ -192,3 +192,31 @@ def test_drift_alone_of_marked_arms(tmp_path: Path) -> None:
     """Many arms of which few are marked have both charts."""
     arms = tuple(replace(FRESH, label=f"arm {n}", mark=0.1 * (n == 7)) for n in range(8))
     page(run_study(replace(LOOP, arms=arms)), tmp_path)
+
+
+def test_no_threads_are_refused() -> None:
+    """Zero threads are refused for loops too."""
+    with pytest.raises(InputError, match=r"^n_workers: got 0"):
+        run_study(LOOP, n_workers=0)
+
+
+def test_few_loops_are_written(tmp_path: Path) -> None:
+    """Three loops, whose quantiles have no errors, have a table and a page."""
+    study = run_study(replace(LOOP, n_paths=3))
+    assert study.table["q05_stderr"].isna().all()
+    assert "fresh" in page(study, tmp_path)
+
+
+def test_the_repeated_value_is_named() -> None:
+    """A list or a label that holds something twice is told which."""
+    with pytest.raises(InputError, match=r"^n_synthetic: got 40 twice"):
+        replace(MAP, n_synthetic=(10, 40, 40))
+    with pytest.raises(InputError, match=r"^label: got 'fresh' twice"):
+        replace(LOOP, arms=(FRESH, FRESH))
+
+
+def test_dimensions_that_no_memory_holds_are_refused() -> None:
+    """A million dimensions are refused in maps and loops."""
+    for spec in (MAP, LOOP):
+        with pytest.raises(InputError, match=r"^dim: got 1000000"):
+            replace(spec, dim=10**6)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from poolproof.errors import InputError
-from poolproof.simulate.gaussian import Gaussian
+from poolproof.simulate.gaussian import Gaussian, Models
 from poolproof.simulate.mixing import Mixing
 from poolproof.simulate.theory import fresh_moments, fully_synthetic_w2_1d, mark_drift
 from poolproof.simulate.trace import FIGURES, trace_loop
@@ -124,6 +124,59 @@ def test_blocks_do_not_lose_loops() -> None:
     )
     assert (table["n"] == 35).all()
     assert ticks == [1, 2, 3, 4, 5, 6]
+
+
+def test_few_loops_have_columns_of_numbers() -> None:
+    """With so few loops that no error of a quantile is told, its column is missing numbers, not objects."""
+    table = trace_loop(
+        Mixing.fresh(5, 5),
+        law=Gaussian.standard(1),
+        n_generations=2,
+        n_paths=4,
+        rng=np.random.default_rng(0),
+    )
+    assert table["q05_stderr"].dtype == table["log_sd_stderr"].dtype == np.float64
+    assert table["q05_stderr"].isna().all()
+    assert table["log_sd_stderr"].isna().all()
+    assert rows(table, "squared_w2")["q25_stderr"].notna().all()
+
+
+def test_marks_may_be_lists() -> None:
+    """A list is the mark that an array of its numbers is."""
+    one, other = (
+        trace_loop(
+            Mixing.fresh(5, 5),
+            law=Gaussian.standard(2),
+            n_generations=2,
+            n_paths=5,
+            mark=mark,
+            rng=np.random.default_rng(0),
+        )
+        for mark in ([0.5, 0.0], np.array([0.5, 0.0]))
+    )
+    pd.testing.assert_frame_equal(one, other)
+
+
+FLAT = Gaussian.from_moments(np.zeros(2), np.zeros((2, 2)))
+THREE = Models(1, np.zeros((6, 2)), np.zeros((6, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"mark": np.zeros(2)}, "mark: got zeros"),
+        ({"mark": [1.0, float("nan")]}, "mark: got a value that is not finite"),
+        ({"mark": [1.0]}, "mark: got shape"),
+        ({"law": FLAT}, "law: got one without variance"),
+        ({"initial": THREE}, "initial: got models of shapes"),
+    ],
+)
+def test_what_cannot_be_traced_is_named(options: dict, name: str) -> None:
+    """A mark without length, a law without variance, and more models than loops are refused."""
+    given = {"law": Gaussian.standard(2), "n_generations": 2, "n_paths": 5} | options
+    with pytest.raises(InputError) as caught:
+        trace_loop(Mixing.fresh(5, 5), rng=np.random.default_rng(0), **given)
+    assert str(caught.value).startswith(name)
 
 
 @pytest.mark.parametrize(
