@@ -22,7 +22,8 @@ def load_regenerator(path: Path | str, *, strength: float | int = STRENGTH) -> A
 
     A model of pixels (such as `DDPMPipeline` or `DDIMPipeline` with an unconditional network of three channels) works
     on squares of its own size, laid edge to edge over the image and flush with its ends. A model of latents is
-    used as image-to-image pipeline with an empty prompt. Nothing is fetched.
+    used as image-to-image pipeline with an empty prompt. Nothing is fetched, and weights are read from
+    safetensors alone.
 
     Args:
         path: folder that a diffusers pipeline was saved to.
@@ -36,6 +37,7 @@ def load_regenerator(path: Path | str, *, strength: float | int = STRENGTH) -> A
     """
     from diffusers.models.unets.unet_2d import UNet2DModel
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from diffusers.utils import logging
 
     if not 0 < strength <= 1:
         raise InputError(f"strength: got {strength}, allowed above 0 to 1; 0.1 hardly changes a picture")
@@ -43,8 +45,11 @@ def load_regenerator(path: Path | str, *, strength: float | int = STRENGTH) -> A
         raise InputError(
             f"regenerate: got {str(path)!r}, allowed a folder that a diffusers pipeline was saved to; save one"
         )
+    logging.disable_progress_bar()
     try:
-        pipeline = DiffusionPipeline.from_pretrained(path, local_files_only=True)
+        pipeline = DiffusionPipeline.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+        )
     except (OSError, ValueError, AttributeError, ImportError, KeyError, TypeError) as error:
         # a folder from elsewhere can be wrong in many ways, and diffusers has an error of its own for each
         reason = " ".join(str(error).split())[:200]
