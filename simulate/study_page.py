@@ -303,7 +303,7 @@ def _words(study: Study) -> list[str]:
             best = rows["ratio"].max()
             told.append(
                 f"{words}: {n} of {len(rows)} cells are admissible"
-                + (f", {open_} too close to call" if open_ else "")
+                + (f", {open_} undecided" if open_ else "")
                 + (f"; the best is worth {best:.2f} times its real images." if np.isfinite(best) else ".")
             )
     short = int((~table["converged"].astype(bool)).sum())

@@ -438,6 +438,18 @@ def test_refusals_of_a_process_of_its_own(tmp_path: Path) -> None:
     assert refused.stdout == misused.stdout == ""
 
 
+def test_memory_that_runs_out_is_one_line(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops that do not fit into memory are a refusal that names the options, not a traceback."""
+
+    def run_out(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("poolproof.simulate.study.run_study", run_out)
+    result = here("admissible", *LISTS, *SMALL)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("poolproof: dim: got 2, allowed what fits into memory")
+
+
 # --- interruption ---------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,6 @@ from poolproof.simulate.admissible import (
     limit_distance,
     real_only_distance,
 )
-from poolproof.simulate.border import Sample, bracket_border
 from poolproof.simulate.theory import phase_line
 
 
@@ -198,16 +197,6 @@ def test_a_border_next_to_no_bias_is_not_called_infinite() -> None:
     assert found.n_synthetic < 1e9
     assert found.why is not None
     assert "do not forget" in found.why
-
-
-def test_a_border_beyond_the_search_is_looked_for_from_below() -> None:
-    """The bracket starts no higher than its end, and is open only where the curve is below 0 there."""
-    below, above = (Sample(0.0, height, 0.001) for height in (-0.1, 0.1))
-    assert bracket_border(30.0, lambda x, _: below, 0.0, highest=20.0) == math.inf
-    assert bracket_border(30.0, lambda x, _: above if x > 14 else below, 0.0, highest=20.0) == pytest.approx(
-        14, abs=0.7
-    )
-    assert bracket_border(3.0, lambda x, _: above, 0.0, highest=20.0) == -math.inf
 
 
 @pytest.mark.parametrize(
