@@ -35,16 +35,16 @@ def load_regenerator(path: Path | str, *, strength: float | int = STRENGTH) -> A
     Source: Zhao et al., "Invisible image watermarks are provably removable using generative AI", 2024; DDIM of Song
         et al., 2021, takes the noise out.
     """
-    from diffusers.models.unets.unet_2d import UNet2DModel
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-    from diffusers.utils import logging
-
     if not 0 < strength <= 1:
         raise InputError(f"strength: got {strength}, allowed above 0 to 1; 0.1 hardly changes a picture")
     if not (Path(path) / "model_index.json").is_file():
         raise InputError(
             f"regenerate: got {str(path)!r}, allowed a folder that a diffusers pipeline was saved to; save one"
         )
+    from diffusers.models.unets.unet_2d import UNet2DModel
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from diffusers.utils import logging
+
     logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(

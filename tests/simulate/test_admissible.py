@@ -227,6 +227,7 @@ def test_a_start_that_shows_withholds_the_verdict() -> None:
     assert found.admissible is None
 
 
+@pytest.mark.slow
 @pytest.mark.coverage
 def test_threshold_errors_are_honest() -> None:
     """Eight estimates of one border spread about as much as they say."""

@@ -39,13 +39,13 @@ def test_invisible_watermark_gets_its_own_channel_order(method: str, landscapes:
 @pytest.mark.reference
 def test_blind_watermark_gets_its_own_channel_order(landscapes: list[np.ndarray]) -> None:
     """Pixels equal those of the package on BGR but for its missing rounding."""
+    scheme = load_peer("blind-watermark", BITS)  # imports it with care for how processes start
     from blind_watermark import WaterMark
 
     writer = WaterMark(password_wm=1, password_img=1)
     writer.read_img(img=cv2.cvtColor(landscapes[0], cv2.COLOR_RGB2BGR))
     writer.read_wm([bool(bit) for bit in BITS], mode="bit")
     expected = np.rint(np.asarray(writer.embed()))[:, :, ::-1]
-    scheme = load_peer("blind-watermark", BITS)
     marked = scheme.embed(landscapes[0])
     np.testing.assert_array_equal(marked, expected)
     assert scheme.read(marked).bits == BITS
