@@ -12,10 +12,10 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import TYPES, encoded
 from PIL import Image, features
 
 from poolproof.audit.credentials import Identity, make_identity, sign_message
@@ -28,16 +28,6 @@ from poolproof.detectors.provenance import (
     is_signed,
     read_provenance,
 )
-
-TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-
-
-def encoded(container: str, seed: int = 0, **options: object) -> bytes:
-    """A small noisy picture as a file of the given Pillow format."""
-    out = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (40, 56, 3), np.uint8)
-    Image.fromarray(pixels).save(out, container, **options)
-    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
