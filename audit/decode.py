@@ -70,6 +70,7 @@ class Header:
     frames: int
     quality: int | None
     subsampling: str | None
+    exif: bool
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,16 @@ def _read_header(image: Image.Image, data: bytes) -> Header:
         if image.layers > 1:
             subsampling = _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), "other")
     frames = count_frames(data, image)
-    return Header(str(image.format), image.mode, image.width, image.height, frames, quality, subsampling)
+    return Header(
+        str(image.format),
+        image.mode,
+        image.width,
+        image.height,
+        frames,
+        quality,
+        subsampling,
+        bool(image.info.get("exif")),
+    )
 
 
 def _refusal(header: Header, image: Image.Image) -> str | None:

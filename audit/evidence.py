@@ -36,6 +36,7 @@ EVIDENCE: Final = pa.schema(
         pa.field("frames", pa.int32(), metadata={"doc": "more than 1: animated; the first is scored"}),
         pa.field("quality", pa.int16(), metadata={"doc": "JPEG quality by its tables, 1 to 100"}),
         pa.field("subsampling", pa.string(), metadata={"doc": "JPEG chroma: 4:4:4, 4:2:2, 4:2:0, other"}),
+        pa.field("exif", pa.bool_(), metadata={"doc": "the file carries EXIF data"}),
         pa.field("findings", pa.list_(FINDING), metadata={"doc": "provenance of bytes and pixel bits"}),
         pa.field("signed", pa.bool_(), metadata={"doc": "an intact signature states synthesis"}),
         pa.field("declared", pa.bool_(), metadata={"doc": "unsigned metadata state synthesis"}),
@@ -59,7 +60,7 @@ cannot be read back by every pyarrow release."""
 
 ITEMS: Final = pa.schema(
     [EVIDENCE.field(name) for name in ("row", "key", "source", "status", "reason", "n_bytes", "format")]
-    + [EVIDENCE.field(name) for name in ("width", "height", "quality", "subsampling")]
+    + [EVIDENCE.field(name) for name in ("mode", "width", "height", "quality", "subsampling", "exif")]
     + [EVIDENCE.field(name) for name in ("signed", "declared", "marked")]
     + [EVIDENCE.field(name) for name in ("mark_payload", "mark_variant", "mark_pvalue", "mark_control")]
     + [

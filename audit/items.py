@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Float32, Int, UInt64
 
 from poolproof.audit.evidence import ITEMS, STATUSES
+from poolproof.audit.groups import Groups, GroupTally, group_names
 from poolproof.audit.references import Evidence, fold_of, part_features
 from poolproof.detectors.provenance import Finding, describe
 from poolproof.files import replace_file
@@ -57,6 +58,7 @@ class Tally:
     Attributes:
         hits: scored items with a signed, declared or marked finding.
         flagged_rest: scored items without such a finding that the detector flags.
+        groups: the same counts by source, format and size.
         sampled: features of the rows asked for, in row order.
     """
 
@@ -74,6 +76,7 @@ class Tally:
     controls: int = 0
     controls_found: int = 0
     histogram: Int[np.ndarray, " bins"] = field(default_factory=lambda: np.zeros(N_BINS, np.int64))
+    groups: Groups = field(default_factory=dict)
     sampled: list[Float32[np.ndarray, "n d"]] = field(default_factory=list)
 
     @property
@@ -115,11 +118,12 @@ def write_items(
                 if repeated:
                     row.update(status="duplicate", reason="duplicate: same bytes as an earlier item")
                 row["evidence"] = _describe(row, found)
-                _count(tally, row, found)
             scored = np.array([row["status"] == "scored" for row in rows])
             features = part_features(part, embedder, scored)
             if detector is not None and len(features):
                 _score(rows, scored, features, detector, digests[here], tally)
+            for row, found in zip(rows, findings, strict=True):
+                _count(tally, row, found, evidence.kind)
             if sampled[here].any():
                 tally.sampled.append(features[sampled[here][scored]])
             writer.write_table(pa.Table.from_pylist(rows, schema=ITEMS), row_group_size=max(1, len(rows)))
@@ -139,13 +143,9 @@ def _score(
     knn = detector.knn_score(features, folds) if detector.knn_score is not None else [None] * len(scores)
     for position, score, by_neighbours in zip(np.flatnonzero(scored), scores, knn, strict=True):
         row = rows[position]
-        flagged = bool(score > detector.threshold)
-        row.update(score=float(score), flagged=flagged)
+        row.update(score=float(score), flagged=bool(score > detector.threshold))
         if by_neighbours is not None:
             row["knn_score"] = float(by_neighbours)
-        hit = is_hit(row)
-        tally.flagged += flagged
-        tally.flagged_rest += flagged and not hit
     tally.histogram = tally.histogram + detector.histogram(np.asarray(scores, float))
 
 
@@ -154,7 +154,7 @@ def is_hit(row: dict[str, Any]) -> bool:
     return bool(row["signed"] or row["declared"] or row["marked"])
 
 
-def _count(tally: Tally, row: dict[str, Any], findings: list[dict[str, Any]] | None) -> None:
+def _count(tally: Tally, row: dict[str, Any], findings: list[dict[str, Any]] | None, kind: str) -> None:
     status = row["status"]
     tally.status[status] += 1
     tally.n_bytes += row["n_bytes"] or 0
@@ -163,7 +163,12 @@ def _count(tally: Tally, row: dict[str, Any], findings: list[dict[str, Any]] | N
         tally.reasons[f"{status}: {code}"] += 1
         return
     tally.formats[row["format"]] += 1
-    tally.hits += is_hit(row)
+    hit, flagged = is_hit(row), bool(row.get("flagged"))
+    tally.hits += hit
+    tally.flagged += flagged
+    tally.flagged_rest += flagged and not hit
+    for name in group_names(row, kind):
+        tally.groups.setdefault(name, GroupTally()).count(hit, flagged)
     tally.tested += row["mark_pvalue"] is not None
     tally.controls += row["mark_control"] is not None
     tally.controls_found += bool(row["mark_control"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32, Int, UInt64
 
 from poolproof.audit.engine import part_path
+from poolproof.audit.groups import source_of
 from poolproof.audit.plan import Plan
 from poolproof.errors import InputError
 
@@ -22,6 +24,11 @@ class Evidence:
 
     plan: Plan
     folder: Path
+
+    @property
+    def kind(self) -> str:
+        """How the pool is stored."""
+        return self.plan.meta["reader"]["kind"]
 
     def parts(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The parts in the order of the plan."""
@@ -95,6 +102,8 @@ class Reference:
         n_items: all of its items.
         n_scored: those that could be read.
         n_overlap: scored items that are left out because the audited pool holds the same bytes.
+        rows: their positions in the plan.
+        origins: folder, tar or table that each of them comes from.
         n_shared: items that are left out because the other reference holds the same bytes.
     """
 
@@ -104,7 +113,19 @@ class Reference:
     n_items: int
     n_scored: int
     n_overlap: int
+    rows: Int[np.ndarray, " n"]
+    origins: tuple[str, ...]
     n_shared: int = 0
+
+    def take(self, keep: Bool[np.ndarray, " n"]) -> Reference:
+        """The reference with some of its usable items."""
+        return replace(
+            self,
+            features=self.features[keep],
+            digests=self.digests[keep],
+            rows=self.rows[keep],
+            origins=tuple(itertools.compress(self.origins, keep)),
+        )
 
 
 def read_reference(
@@ -126,14 +147,25 @@ def read_reference(
         raise InputError(
             f"--{role} {path!r}: every item is in the audited pool too; a reference must be disjoint from the pool"
         )
-    parts, start = [], 0
-    for part in evidence.parts(["forensic", "embedding"]):
-        features = part_features(part, embedder, keep[start : start + part.num_rows])
+    parts, origins, start = [], [], 0
+    for part in evidence.parts(["forensic", "embedding", "source"]):
+        chosen = keep[start : start + part.num_rows]
         start += part.num_rows
+        features = part_features(part, embedder, chosen)
         if len(features):
             parts.append(features)
-    n_scored = int(scored.sum())
-    return Reference(path, np.concatenate(parts), digests[keep], len(scored), n_scored, int(shared.sum()))
+        for source in itertools.compress(part.column("source").to_pylist(), chosen):
+            origins.append(source_of(source, evidence.kind))
+    return Reference(
+        path=path,
+        features=np.concatenate(parts),
+        digests=digests[keep],
+        n_items=len(scored),
+        n_scored=int(scored.sum()),
+        n_overlap=int(shared.sum()),
+        rows=np.flatnonzero(keep),
+        origins=tuple(origins),
+    )
 
 
 def drop_shared(references: Mapping[str, Reference]) -> dict[str, Reference]:
@@ -152,7 +184,5 @@ def drop_shared(references: Mapping[str, Reference]) -> dict[str, Reference]:
             raise InputError(
                 f"--{role} {own.path!r}: every item of it is in the other reference too; give two different pools"
             )
-        kept[role] = replace(
-            own, features=own.features[~shared], digests=own.digests[~shared], n_shared=int(shared.sum())
-        )
+        kept[role] = replace(own.take(~shared), n_shared=int(shared.sum()))
     return kept

@@ -85,7 +85,7 @@ def test_all_hits_is_certain() -> None:
 def test_synthetic_reference_alone_is_not_enough() -> None:
     """A synthetic reference without a real one calibrates nothing and says what is missing."""
     digests = np.arange(40, dtype=np.uint64).reshape(20, 2)
-    synthetic = Reference("s", np.zeros((20, 3), np.float32), digests, 20, 20, 0)
+    synthetic = Reference("s", np.zeros((20, 3), np.float32), digests, 20, 20, 0, np.arange(20), ("",) * 20)
     found, why = calibrate(None, synthetic, rng=np.random.default_rng(0))
     assert found is None
     assert why is not None

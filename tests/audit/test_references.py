@@ -56,7 +56,8 @@ def test_shared_images_leave_both_references() -> None:
     def reference(first: int, last: int) -> Reference:
         digests = np.array([[i, i] for i in range(first, last)], np.uint64)
         n = last - first
-        return Reference(f"{first}-{last}", np.arange(n, dtype=np.float32)[:, None], digests, n, n, 0)
+        features = np.arange(n, dtype=np.float32)[:, None]
+        return Reference(f"{first}-{last}", features, digests, n, n, 0, np.arange(n), ("",) * n)
 
     kept = drop_shared({"real": reference(0, 10), "synthetic": reference(8, 20)})
     assert kept["real"].digests[:, 0].tolist() == list(range(8))
