@@ -1,30 +1,23 @@
 """Precision, recall, density and coverage of a synthetic set against a real one, exact and in little memory.
 
-A ball around each point reaches to its k-th nearest neighbour in its own set. A point is inside a ball when
-its distance is at most the radius: `<=`, the rule of Kynkaanniemi et al. The `<` of Naeem et al. differs only
-where distances tie, that is for duplicates.
+A ball around each point reaches to its k-th nearest neighbour in its own set. Whether a point at exactly the
+radius is inside is a parameter: `<=` is the rule of Kynkaanniemi et al., `<` the one of Naeem et al. They
+differ only where distances tie, that is for duplicates.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Float
 
-from poolproof.detectors.neighbours import (
-    BLOCK,
-    check_k,
-    check_pair,
-    nearest,
-    paired_distances,
-    rounding,
-    screening,
-)
-
-TILE: Final = 1024
-"""Rows and columns of one tile of the distance matrix."""
+from poolproof.detectors.balls import Ties, count_inside
+from poolproof.detectors.neighbours import check_k, check_pair
+from poolproof.detectors.radii import neighbour_radii
+from poolproof.detectors.tiles import make_points
+from poolproof.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,6 +31,7 @@ class PRDC:
             and not bounded by 1.
         coverage: share of real balls that hold at least one synthetic point, in [0, 1].
         k: which neighbour sets the radius. Figures of different k or set sizes do not compare.
+        ties: whether a point at exactly the radius is inside (`<=`) or not (`<`).
     """
 
     precision: float
@@ -45,87 +39,44 @@ class PRDC:
     density: float
     coverage: float
     k: int
+    ties: Ties = "<="
 
 
-def prdc(real: Float[np.ndarray, "n d"], synthetic: Float[np.ndarray, "m d"], k: int = 5) -> PRDC:
+def prdc(
+    real: Float[np.ndarray, "n d"], synthetic: Float[np.ndarray, "m d"], k: int = 5, *, ties: Ties = "<="
+) -> PRDC:
     """Return precision, recall, density and coverage, equal to what the full double-precision matrix gives.
 
-    The distance matrix is walked in single-precision tiles. A pair is decided there unless its squared
-    distance is so close to a squared radius that rounding could turn it; such pairs are computed again in
-    double precision. Memory grows with n + m, time with n m d.
+    Three distance matrices (two of them symmetric, so half of each) are walked in single-precision tiles
+    whose rounding error is bounded; what the bound leaves open is computed in double precision. Memory grows
+    with (n + m) d, time with (n^2/2 + m^2/2 + n m) d. As many threads are used as numpy's linear algebra has.
 
     Args:
         real: features of real items, more than k of them.
         synthetic: features of synthetic items, more than k of them.
         k: which neighbour sets the radius, at least 1.
+        ties: `<=` counts a point at exactly the radius as inside, `<` does not. With `<`, a point that has k
+            duplicates has an empty ball.
 
     Raises:
-        InputError: k is out of range, a feature is not finite, or the widths differ.
+        InputError: k or ties is none of the allowed, a feature is not finite, or the widths differ.
 
     Source: Kynkaanniemi et al., arXiv 1904.06991 (precision, recall); Naeem et al., arXiv 2002.09797
         (density, coverage).
     """
-    import faiss
-
     check_pair("real", real, "synthetic", synthetic)
     check_k(k, min(len(real), len(synthetic)) - 1)
-    radius_real = nearest(real, real, k, same=True).distances[:, -1]
-    radius_synthetic = nearest(synthetic, synthetic, k, same=True).distances[:, -1]
-    x, y, scale = screening(real, synthetic)
-    # A square of a radius in scaled units, and each point's part in the rounding error of a pair.
-    limit_real, limit_synthetic = np.square(radius_real * scale), np.square(radius_synthetic * scale)
-    slack_x, slack_y = _slack(x), _slack(y)
-    balls = np.zeros(len(synthetic), dtype=np.int64)
-    covered = np.zeros(len(real), dtype=bool)
-    recalled = np.zeros(len(real), dtype=bool)
-    for rows in _tiles(len(synthetic)):
-        for columns in _tiles(len(real)):
-            squares = faiss.pairwise_distances(y[rows], x[columns])
-            slack = slack_y[rows, None] + slack_x[columns]
-            pair = synthetic[rows], real[columns]
-            in_real = _inside(squares, slack, limit_real[None, columns], *pair, radius_real[None, columns])
-            balls[rows] += in_real.sum(axis=1)
-            covered[columns] |= in_real.any(axis=0)
-            in_synthetic = _inside(
-                squares, slack, limit_synthetic[rows, None], *pair, radius_synthetic[rows, None]
-            )
-            recalled[columns] |= in_synthetic.any(axis=0)
-    return PRDC(
-        precision=float((balls > 0).mean()),
-        recall=float(recalled.mean()),
-        density=float(balls.sum() / (k * len(synthetic))),
-        coverage=float(covered.mean()),
-        k=k,
+    if ties not in get_args(Ties):
+        raise InputError(f"ties: got {ties!r}, allowed {', '.join(get_args(Ties))}: take one of these")
+    x, y = make_points(real, synthetic)
+    around_synthetic, around_real = count_inside(
+        y, x, row_radii=[neighbour_radii(y, k)], column_radii=[neighbour_radii(x, k)], ties=ties
     )
-
-
-def _inside(
-    squares: Float32[np.ndarray, "m n"],
-    slack: Float32[np.ndarray, "m n"],
-    limit: Float64[np.ndarray, "#m #n"],
-    a: Float[np.ndarray, "m d"],
-    b: Float[np.ndarray, "n d"],
-    radius: Float64[np.ndarray, "#m #n"],
-) -> Bool[np.ndarray, "m n"]:
-    """Return which pairs are at most a radius apart; those that rounding could turn are computed exactly."""
-    excess = squares - limit.astype(np.float32)
-    inside = excess <= 0
-    # The sign of the excess is safe beyond the slack.
-    i, j = np.nonzero(np.abs(excess, out=excess) <= slack)
-    bound = np.broadcast_to(radius, squares.shape)
-    step = max(1, BLOCK // a.shape[1])
-    for start in range(0, len(i), step):
-        part = i[start : start + step], j[start : start + step]
-        inside[part] = paired_distances(a[part[0]], b[part[1]]) <= bound[part]
-    return inside
-
-
-def _tiles(n: int) -> list[slice]:
-    """Return slices that cut n rows into tiles."""
-    return [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
-
-
-def _slack(x: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, " n"]:
-    """Return each point's part in the rounding error of a squared distance and of the limit it meets."""
-    square = np.einsum("nd,nd->n", x, x)
-    return ((rounding(x.shape[1]) + 4 * np.finfo(np.float32).eps) * square).astype(np.float32)
+    return PRDC(
+        precision=float((around_real[0].per_row > 0).mean()),
+        recall=float((around_synthetic[0].per_column > 0).mean()),
+        density=float(around_real[0].per_row.sum() / (k * len(synthetic))),
+        coverage=float((around_real[0].per_column > 0).mean()),
+        k=k,
+        ties=ties,
+    )

@@ -9,7 +9,7 @@ import pytest
 from jaxtyping import Float, Float64
 from scipy.spatial.distance import cdist
 
-from poolproof.detectors import prdc as module
+from poolproof.detectors import tiles
 from poolproof.detectors.prdc import PRDC, prdc
 from poolproof.errors import InputError
 
@@ -57,7 +57,7 @@ def test_figures_are_those_of_the_full_matrix(
     offset: float, kind: str, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All four equal brute force exactly, over many tiles, with copies, ties and a large common offset."""
-    monkeypatch.setattr(module, "TILE", 32)
+    monkeypatch.setattr(tiles, "TILE", 32)
     real, synthetic = pair(kind)
     for dtype in (np.float32, np.float64):
         x, y = (real + offset).astype(dtype), (synthetic + offset).astype(dtype)

@@ -1,0 +1,139 @@
+"""Exact distances of points to their k-th nearest neighbour in their own set."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from poolproof.detectors import tiles
+from poolproof.detectors.tiles import (
+    Points,
+    Screened,
+    blocks,
+    exact_distances,
+    left_factor,
+    lower_bounds,
+    screen_points,
+)
+
+SPARE: Final = 4
+"""Candidates kept beyond k."""
+
+WIDEST: Final = 128
+"""Candidates per point that are kept at most; for a larger k whole rows of the matrix are looked at."""
+
+
+def neighbour_radii(points: Points, k: int) -> Float64[np.ndarray, " n"]:
+    """Return each point's distance to its k-th nearest other point, in scaled units.
+
+    The matrix of lower bounds is walked in tiles on and above the diagonal; each tile serves its rows and
+    its columns. A pair is a candidate of a point where its bound is below the point's `k + SPARE`-th smallest
+    so far. At the end only those candidates are computed in double precision that could be the k-th: for
+    most points, one. A point whose candidates could lack one (many near-ties) is compared with all others.
+
+    Args:
+        points: more than k of them.
+        k: which neighbour. A point is told from its duplicates by its index, so they do count.
+    """
+    n, kept, screened = len(points), min(k + SPARE, len(points) - 1), screen_points(points)
+    if kept > WIDEST:
+        return _by_whole_rows(points, screened, np.arange(n), k)
+    low, index = _candidates(screened, kept)
+    upper = low + 2 * (screened.error[:, None] + screened.error[index])
+    at_least = np.partition(low, k - 1, axis=1)[:, k - 1, None]
+    at_most = np.partition(upper, k - 1, axis=1)[:, k - 1, None]
+    distance = np.where(upper < at_least, -np.inf, np.inf)
+    i, j = np.nonzero((upper >= at_least) & (low <= at_most))
+    distance[i, j] = exact_distances(points, i, points, index[i, j])
+    radii = np.partition(distance, k - 1, axis=1)[:, k - 1]
+    if kept < n - 1:
+        (open_rows,) = np.nonzero(low.max(axis=1) <= at_most[:, 0])
+        if len(open_rows):
+            # Identical points have one radius.
+            _, first, back = np.unique(points.groups[open_rows], return_index=True, return_inverse=True)
+            radii[open_rows] = _by_whole_rows(points, screened, open_rows[first], k)[back]
+    return radii
+
+
+def _candidates(points: Screened, kept: int) -> tuple[Float32[np.ndarray, "n c"], Int64[np.ndarray, "n c"]]:
+    """Return the smallest lower bounds of each point to others and whose they are, in no order."""
+    n, size = len(points.factor), tiles.TILE
+    low = np.full((n, kept), np.inf, np.float32)
+    index = np.zeros((n, kept), np.int64)
+    buffer, mask_buffer = np.empty(min(n, size) ** 2, np.float32), np.empty(min(n, size) ** 2, bool)
+    strips = blocks(n, size)
+    # The tiles of the diagonal come first: they give every point a bar that few later pairs are below.
+    for rows in strips:
+        tile = lower_bounds(left_factor(points.factor[rows]), points.factor[rows], buffer)
+        np.fill_diagonal(tile, np.inf)
+        width = min(kept, len(tile))
+        for part in blocks(len(tile), 128):
+            lines = slice(rows.start + part.start, rows.start + part.stop)
+            order = np.argpartition(tile[part], width - 1, axis=1)[:, :width]
+            low[lines, :width] = np.take_along_axis(tile[part], order, axis=1)
+            index[lines, :width] = order + rows.start
+    for place, rows in enumerate(strips[:-1]):
+        left = left_factor(points.factor[rows])
+        for columns in strips[place + 1 :]:
+            tile = lower_bounds(left, points.factor[columns], buffer)
+            mask = mask_buffer[: tile.size].reshape(tile.shape)
+            row_hits = np.flatnonzero(np.less(tile, low[rows].max(axis=1)[:, None], out=mask))
+            column_hits = np.flatnonzero(np.less(tile, low[columns].max(axis=1), out=mask))
+            flat, width = tile.reshape(-1), tile.shape[1]
+            i, j = np.divmod(row_hits, width)
+            _merge(low, index, i + rows.start, j + columns.start, flat[row_hits])
+            i, j = np.divmod(column_hits, width)
+            order = np.argsort(j, kind="stable")
+            i, j = i[order], j[order]
+            _merge(low, index, j + columns.start, i + rows.start, flat[column_hits[order]])
+    return low, index
+
+
+def _merge(
+    low: Float32[np.ndarray, "n c"],
+    index: Int64[np.ndarray, "n c"],
+    rows: Int64[np.ndarray, " h"],
+    others: Int64[np.ndarray, " h"],
+    bounds: Float32[np.ndarray, " h"],
+) -> None:
+    """Put new candidates, sorted by row, into the tables where they beat what is there."""
+    if not len(rows):
+        return
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    counts = np.diff(starts, append=len(rows))
+    line = np.repeat(np.arange(len(starts)), counts)
+    column = np.arange(len(rows)) - np.repeat(starts, counts)
+    changed, kept = rows[starts], low.shape[1]
+    wide_low = np.full((len(starts), kept + counts.max()), np.inf, np.float32)
+    wide_index = np.zeros(wide_low.shape, np.int64)
+    wide_low[:, :kept], wide_index[:, :kept] = low[changed], index[changed]
+    wide_low[line, kept + column], wide_index[line, kept + column] = bounds, others
+    order = np.argpartition(wide_low, kept - 1, axis=1)[:, :kept]
+    low[changed] = np.take_along_axis(wide_low, order, axis=1)
+    index[changed] = np.take_along_axis(wide_index, order, axis=1)
+
+
+def _by_whole_rows(
+    points: Points, screened: Screened, rows: Int64[np.ndarray, " r"], k: int
+) -> Float64[np.ndarray, " r"]:
+    """Return the radii of some points, each compared with all others."""
+    n = len(points)
+    step = max(1, tiles.TILE**2 // n)
+    buffer, radii = np.empty(min(step, len(rows)) * n, np.float32), np.empty(len(rows))
+    for part in blocks(len(rows), step):
+        block = rows[part]
+        low = lower_bounds(left_factor(screened.factor[block]), screened.factor, buffer)
+        low[np.arange(len(block)), block] = np.inf
+        upper = low + 2 * (screened.error[block, None] + screened.error)
+        at_least = np.partition(low, k - 1, axis=1)[:, k - 1, None]
+        at_most = np.partition(upper, k - 1, axis=1)[:, k - 1, None]
+        nearer = np.count_nonzero(upper < at_least, axis=1)
+        i, j = np.nonzero((upper >= at_least) & (low <= at_most))
+        distances = exact_distances(points, block[i], points, j)
+        ends = np.searchsorted(i, np.arange(len(block) + 1))
+        for line in range(len(block)):
+            place = k - 1 - nearer[line]
+            radii[part.start + line] = np.partition(distances[ends[line] : ends[line + 1]], place)[place]
+    return radii
