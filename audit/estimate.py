@@ -1,16 +1,12 @@
-"""The share of a pool, from the counts of its items and of its references."""
+"""The share of a pool, from the counts of its items and of its references, and what forbids to tell it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
-from jaxtyping import Float, Float32, Int
-
-from poolproof.audit.items import N_BINS, Detector, Tally
-from poolproof.audit.references import Reference
-from poolproof.detectors.calibrate import CrossFit, RealOnly, cross_fit, real_only
+from poolproof.audit.calibration import Calibration
+from poolproof.audit.checks import Checks
+from poolproof.audit.items import Tally
 from poolproof.detectors.prevalence import (
     Interval,
     interval,
@@ -19,26 +15,7 @@ from poolproof.detectors.prevalence import (
     with_floor,
     with_sampled_floor,
 )
-from poolproof.errors import UnreliableEstimate
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A detector with its error rates, measured on references that it did not learn from.
-
-    Attributes:
-        detector: scores and flags items.
-        true_positives: flagged and counted synthetic references; None with real references alone.
-        false_positives: flagged and counted real references.
-        auc: area under the curve over the references, None with real references alone.
-    """
-
-    detector: Detector
-    true_positives: tuple[int, int] | None
-    false_positives: tuple[int, int]
-    auc: float | None
-    real_histogram: Int[np.ndarray, " bins"]
-    synthetic_histogram: Int[np.ndarray, " bins"] | None
+from poolproof.detectors.soft import soft_interval
 
 
 @dataclass(frozen=True)
@@ -47,43 +24,51 @@ class Share:
 
     Attributes:
         interval: over the scored items. The point is None where it cannot be told.
-        method: `melded+floor`, `lower-bound+floor` or `floor`.
+        method: `melded+floor`, `hull+floor`, `lower-bound+floor` or `floor`.
         assumes: what the figure rests on, in sentences.
         why: why the point is withheld.
+        estimates: the same share by every method that the counts allow, whatever forbids it as the answer.
     """
 
     interval: Interval
     method: str
     assumes: tuple[str, ...]
     why: str | None
+    estimates: tuple[Interval, ...] = ()
 
 
-def calibrate(
-    real: Reference | None, synthetic: Reference | None, *, rng: np.random.Generator
-) -> tuple[Calibration | None, str | None]:
-    """The detector for the references at hand, or why there is none."""
-    try:
-        if real is not None and synthetic is not None:
-            return _calibrate_both(cross_fit(real.features, synthetic.features, rng=rng)), None
-        if real is not None:
-            return _calibrate_real(real_only(real.features, rng=rng)), None
-    except UnreliableEstimate as error:
-        return None, str(error)
-    if synthetic is not None:
-        return None, "a synthetic reference alone says nothing of false alarms; give --real too"
-    return (
-        None,
-        "no references were given; --real and --synthetic allow an estimate, --real alone a lower bound",
-    )
+@dataclass(frozen=True)
+class _Rest:
+    """The share among the items without a finding.
+
+    Attributes:
+        interval: with its limits.
+        method: how it was found.
+        why: why there is no point.
+        assumes: what it rests on.
+    """
+
+    interval: Interval
+    method: str
+    why: str | None
+    assumes: str | None = None
 
 
 def estimate_share(
-    tally: Tally, calibration: Calibration | None, why: str | None, *, sample: int | None, level: float
+    tally: Tally,
+    calibration: Calibration | None,
+    why: str | None,
+    *,
+    sample: int | None,
+    level: float,
+    checks: Checks | None = None,
 ) -> Share | None:
     """The share among the scored items; None where not one was scored.
 
     Items with a signed, declared or marked finding count as synthetic. The share among the rest comes from
-    the detector's flags, corrected by its error rates; without references it may be anything.
+    the detector's flags, corrected by its error rates; without references it may be anything. Where a check
+    says that the rates do not hold for this pool, the point is withheld and what remains valid is given: the
+    lower bound where the synthetic side is in doubt, the floor alone where the real side is.
 
     Args:
         tally: counts over the audited items.
@@ -91,6 +76,7 @@ def estimate_share(
         why: why there is no calibration.
         sample: number of items drawn, None for a full audit; a draw has an error of its own.
         level: confidence level of the interval.
+        checks: what was checked before the share.
     """
     n, hits = tally.scored, tally.hits
     if n == 0:
@@ -106,71 +92,129 @@ def estimate_share(
         )
     # under a sampled floor the error is split over two limits, so the rest is asked at half of it
     rest_level = split_level(level) if sample is not None else level
+    found = _estimate_rest(tally, rest, calibration, why, rest_level, checks or Checks())
+    if found.assumes is not None:
+        assumes.append(found.assumes)
+        if tally.answered_rest < rest:
+            assumes.append("Images that the detector has no score for are as often synthetic as the others.")
+
+    def whole(part: Interval) -> Interval:
+        if sample is not None:
+            return with_sampled_floor(hits, n, part, level=level)
+        return with_floor(hits, part, rest)
+
+    estimates = () if rest == 0 else _estimate_all(tally, calibration, rest_level, checks or Checks())
+    return Share(
+        whole(found.interval),
+        found.method,
+        tuple(assumes),
+        found.why,
+        tuple(replace(whole(part), method=part.method) for part in estimates),
+    )
+
+
+def _estimate_rest(
+    tally: Tally, rest: int, calibration: Calibration | None, why: str | None, level: float, checks: Checks
+) -> _Rest:
+    """The share among the items without a finding, as far as the checks allow."""
+    nothing = Interval(None, 0.0, 1.0, level, "none")
     if rest == 0:
-        estimate = Interval(None, 0.0, 1.0, level, "empty")
-        method, why_not = "floor", None
-    elif calibration is None:
-        estimate, method, why_not = Interval(None, 0.0, 1.0, rest_level, "none"), "floor", why
-    elif calibration.true_positives is None:
-        false_positives, n_real = calibration.false_positives
-        estimate = lower_bound(tally.flagged_rest, rest, false_positives, n_real, level=rest_level)
-        method = "lower-bound+floor"
-        why_not = "real references alone allow a lower bound: how many synthetic images look real is unknown"
-        assumes.append("Real images of the pool resemble the real reference.")
-    else:
-        counts = (*calibration.true_positives, *calibration.false_positives)
-        estimate = interval(tally.flagged_rest, rest, *counts, level=rest_level)
-        method = "melded+floor"
-        why_not = None
-        if estimate.point is None:
-            why_not = "the detector flags real references as often as synthetic ones"
-        assumes.append(
-            "Real images of the pool resemble the real reference, synthetic ones the synthetic reference."
+        return _Rest(replace(nothing, method="empty"), "floor", None)
+    if calibration is None:
+        return _Rest(nothing, "floor", why)
+    if tally.answered_rest == 0:
+        return _Rest(nothing, "floor", "the detector has no score for any image without a finding")
+    forbidden = _forbidden_rates(checks)
+    if forbidden is not None:
+        return _Rest(nothing, "floor", forbidden)
+    if calibration.true_positives is None:
+        lower = _lower(tally, calibration, level)
+        return _Rest(
+            lower,
+            "lower-bound+floor",
+            "real references alone allow a lower bound: how many synthetic images look real is unknown",
+            "Real images of the pool resemble the real reference.",
         )
-    return Share(_combine(hits, n, rest, estimate, sample, level), method, tuple(assumes), why_not)
-
-
-def _combine(hits: int, n: int, rest: int, estimate: Interval, sample: int | None, level: float) -> Interval:
-    if sample is not None:
-        return with_sampled_floor(hits, n, estimate, level=level)
-    return with_floor(hits, estimate, rest)
-
-
-def _calibrate_both(fit: CrossFit) -> Calibration:
-    edges = _edges(np.concatenate([fit.real_scores, fit.synthetic_scores]), fit.threshold)
-    detector = Detector("probe", fit.score, fit.knn_score, fit.threshold, fit.folds, edges)
-    return Calibration(
-        detector,
-        fit.tpr,
-        fit.fpr,
-        fit.auc.point,
-        detector.histogram(fit.real_scores),
-        detector.histogram(fit.synthetic_scores),
+    doubt = _synthetic_doubt(checks)
+    if doubt is not None:
+        assumed = "Real images of the pool resemble the real reference."
+        return _Rest(_lower(tally, calibration, level), "lower-bound+floor", doubt, assumed)
+    melded = _melded(tally, calibration, level)
+    method, why_not = "melded+floor", None
+    if melded.point is None:
+        why_not = "the detector flags real references as often as synthetic ones"
+    matched = checks.matched.share if checks.matched is not None else None
+    if checks.confounded and matched is not None and not _overlap(melded, matched):
+        lower, upper = min(melded.lower, matched.lower), max(melded.upper, matched.upper)
+        melded, method = Interval(None, lower, upper, level, "hull"), "hull+floor"
+        why_not = (
+            "files alone tell the references apart, and the share changes when size and codec are made alike; "
+            "the limits hold both estimates"
+        )
+    return _Rest(
+        melded,
+        method,
+        why_not,
+        "Real images of the pool resemble the real reference, synthetic ones the synthetic reference.",
     )
 
 
-def _calibrate_real(fit: RealOnly) -> Calibration:
-    detector = Detector(
-        "real-distance",
-        _without_folds(fit.score),
-        None,
-        fit.threshold,
-        1,
-        _edges(fit.held_out_scores, fit.threshold),
-    )
-    counts = (fit.false_positives, fit.n)
-    return Calibration(detector, None, counts, None, detector.histogram(fit.held_out_scores), None)
+def _forbidden_rates(checks: Checks) -> str | None:
+    """Why not even the false alarms on the real reference say anything of this pool; None where they do."""
+    for role in ("real", "pool"):
+        if checks.incomparable(role) and checks.preflight is not None:
+            words = " ".join(checks.preflight.comparability.words)
+            return f"the references cannot be compared with this pool: {words}"
+    if checks.confounded and (checks.matched is None or checks.matched.share is None):
+        return (
+            "files alone tell the references apart, so the detector may have learnt files and not pictures; "
+            "give references of one format and size, or let the audit match them (--match auto)"
+        )
+    return None
 
 
-def _without_folds(
-    score: Callable[[Float32[np.ndarray, "n d"]], Float[np.ndarray, " n"]],
-) -> Callable[[Float32[np.ndarray, "n d"], Int[np.ndarray, " n"]], Float[np.ndarray, " n"]]:
-    return lambda features, folds: score(features)
+def _synthetic_doubt(checks: Checks) -> str | None:
+    """Why the synthetic reference does not stand for the pool's synthetic images; None where it may."""
+    if checks.incomparable("synthetic") and checks.preflight is not None:
+        words = " ".join(checks.preflight.comparability.words)
+        return f"the synthetic reference cannot be compared with this pool: {words}"
+    if checks.alarm is not None and checks.alarm.fit.fires:
+        return f"{checks.alarm.words}; an unknown generator or another kind of real images does that"
+    return None
 
 
-def _edges(scores: Float[np.ndarray, " n"], threshold: float) -> Float[np.ndarray, " bins"]:
-    """Bin edges that hold nearly all references and the threshold, with room on both sides."""
-    low, high = np.quantile(scores, [0.01, 0.99])
-    low, high = min(low, threshold), max(high, threshold)
-    margin = 0.1 * (high - low) or 1.0
-    return np.linspace(low - margin, high + margin, N_BINS + 1)
+def _estimate_all(
+    tally: Tally, calibration: Calibration | None, level: float, checks: Checks
+) -> tuple[Interval, ...]:
+    """The share among the items without a finding by every method that the counts allow."""
+    if calibration is None or tally.answered_rest == 0:
+        return ()
+    found = []
+    if calibration.true_positives is not None:
+        found.append(_melded(tally, calibration, level))
+        counts = (*calibration.true_positives, *calibration.false_positives)
+        found.append(
+            interval(tally.flagged_rest, tally.answered_rest, *counts, level=level, method="lang-reiczigel")
+        )
+    soft = calibration.soft()
+    if soft is not None and tally.soft.n > 1:  # a single item has no variance
+        found.append(soft_interval(tally.soft, *soft, level=level))
+    found.append(_lower(tally, calibration, level))
+    if checks.matched is not None and checks.matched.share is not None:
+        found.append(replace(checks.matched.share, method="matched"))
+    return tuple(found)
+
+
+def _melded(tally: Tally, calibration: Calibration, level: float) -> Interval:
+    assert calibration.true_positives is not None
+    counts = (*calibration.true_positives, *calibration.false_positives)
+    return interval(tally.flagged_rest, tally.answered_rest, *counts, level=level)
+
+
+def _lower(tally: Tally, calibration: Calibration, level: float) -> Interval:
+    return lower_bound(tally.flagged_rest, tally.answered_rest, *calibration.false_positives, level=level)
+
+
+def _overlap(a: Interval, b: Interval) -> bool:
+    """Whether two intervals have a share in common."""
+    return a.lower <= b.upper and b.lower <= a.upper

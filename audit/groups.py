@@ -33,23 +33,27 @@ class GroupTally:
     Attributes:
         scored: items that were scored.
         hits: of these, with a signed, declared or marked finding.
-        flagged_rest: of the others, flagged by the detector.
+        answered_rest: of the others, with a score by the detector.
+        flagged_rest: of these, flagged by it.
     """
 
     scored: int = 0
     hits: int = 0
+    answered_rest: int = 0
     flagged_rest: int = 0
 
-    def count(self, hit: bool, flagged: bool) -> None:
+    def count(self, hit: bool, answered: bool, flagged: bool) -> None:
         """Counts one item."""
         self.scored += 1
         self.hits += hit
+        self.answered_rest += answered and not hit
         self.flagged_rest += flagged and not hit
 
     def add(self, other: GroupTally) -> None:
         """Counts another group in."""
         self.scored += other.scored
         self.hits += other.hits
+        self.answered_rest += other.answered_rest
         self.flagged_rest += other.flagged_rest
 
 

@@ -11,12 +11,15 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float, Float32, Int, UInt64
+from jaxtyping import Bool, Float, Float32, Int, Int64, UInt64
 
 from poolproof.audit.evidence import ITEMS, STATUSES
 from poolproof.audit.groups import Groups, GroupTally, group_names
 from poolproof.audit.references import Evidence, fold_of, part_features
+from poolproof.detectors.detector import Scores
+from poolproof.detectors.mixture import bin_counts
 from poolproof.detectors.provenance import Finding, describe
+from poolproof.detectors.soft import EMPTY, Moments, moments
 from poolproof.files import replace_file
 
 N_BINS: Final = 40
@@ -24,28 +27,42 @@ N_BINS: Final = 40
 Score = Callable[[Float32[np.ndarray, "n d"], Int[np.ndarray, " n"]], Float[np.ndarray, " n"]]
 """Scores of items from their features and their cross-fitting folds."""
 
+Answer = Callable[[Float32[np.ndarray, "n d"], Int[np.ndarray, " n"]], Scores]
+"""The same, with a mask of the items that have no score."""
+
 
 @dataclass(frozen=True)
 class Detector:
     """What scores the items of a pool.
 
     Attributes:
-        name: `probe` (real and synthetic references) or `real-distance` (real ones alone).
-        score: the scores that are counted and ranked.
+        name: a kind of detector, such as `probe` (real and synthetic references) or `real-distance` (real ones
+            alone).
+        answer: the scores that are counted and ranked.
         knn_score: scores by nearest neighbours, None where they are not computed.
         threshold: an item above it is flagged.
         folds: cross-fitting folds.
         edges: of the histogram of scores; scores beyond go to the outer bins.
+        alarm_edges: inner edges of the bins in which the pool is held against the references, None without both.
+        scale: of scores, on which a logistic curve softens them.
     """
 
     name: str
-    score: Score
+    answer: Answer
     knn_score: Score | None
     threshold: float
     folds: int
     edges: Float[np.ndarray, " bins"]
+    alarm_edges: Float[np.ndarray, " edges"] | None = None
+    scale: float = 1.0
 
-    def histogram(self, scores: Float[np.ndarray, " n"]) -> Int[np.ndarray, " bins"]:
+    def soften(self, scores: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Scores between 0 and 1, one half at the threshold."""
+        from scipy.special import expit
+
+        return expit((np.asarray(scores, np.float64) - self.threshold) / self.scale)
+
+    def histogram(self, scores: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " bins"]:
         """Counts of scores by bin."""
         inside = np.clip(scores, self.edges[0], np.nextafter(self.edges[-1], -np.inf))
         return np.histogram(inside, self.edges)[0]
@@ -57,9 +74,13 @@ class Tally:
 
     Attributes:
         hits: scored items with a signed, declared or marked finding.
-        flagged_rest: scored items without such a finding that the detector flags.
+        answered_rest: scored items without such a finding that the detector has a score for.
+        flagged_rest: of these, those that it flags.
+        alarm_counts: of these, by the detector's alarm bins; None without.
+        soft: moments of their soft scores.
         groups: the same counts by source, format and size.
         sampled: features of the rows asked for, in row order.
+        rest: whether each item is scored and has no such finding, part by part.
     """
 
     status: Counter[str] = field(default_factory=Counter)
@@ -71,13 +92,17 @@ class Tally:
     n_bytes: int = 0
     hits: int = 0
     flagged: int = 0
+    answered_rest: int = 0
     flagged_rest: int = 0
+    alarm_counts: Int64[np.ndarray, " bins"] | None = None
+    soft: Moments = EMPTY
     tested: int = 0
     controls: int = 0
     controls_found: int = 0
     histogram: Int[np.ndarray, " bins"] = field(default_factory=lambda: np.zeros(N_BINS, np.int64))
     groups: Groups = field(default_factory=dict)
     sampled: list[Float32[np.ndarray, "n d"]] = field(default_factory=list)
+    rest: list[Bool[np.ndarray, " n"]] = field(default_factory=list)
 
     @property
     def scored(self) -> int:
@@ -124,6 +149,7 @@ def write_items(
                 _score(rows, scored, features, detector, digests[here], tally)
             for row, found in zip(rows, findings, strict=True):
                 _count(tally, row, found, evidence.kind)
+            tally.rest.append(scored & ~np.array([is_hit(row) for row in rows]))
             if sampled[here].any():
                 tally.sampled.append(features[sampled[here][scored]])
             writer.write_table(pa.Table.from_pylist(rows, schema=ITEMS), row_group_size=max(1, len(rows)))
@@ -139,14 +165,24 @@ def _score(
     tally: Tally,
 ) -> None:
     folds = fold_of(digests[scored], detector.folds)
-    scores = detector.score(features, folds)
+    answer = detector.answer(features, folds)
+    scores, told = answer.values, ~answer.abstained
     knn = detector.knn_score(features, folds) if detector.knn_score is not None else [None] * len(scores)
-    for position, score, by_neighbours in zip(np.flatnonzero(scored), scores, knn, strict=True):
+    hits = np.zeros(len(scores), bool)
+    for i, position in enumerate(np.flatnonzero(scored)):
         row = rows[position]
-        row.update(score=float(score), flagged=bool(score > detector.threshold))
-        if by_neighbours is not None:
-            row["knn_score"] = float(by_neighbours)
-    tally.histogram = tally.histogram + detector.histogram(np.asarray(scores, float))
+        hits[i] = is_hit(row)
+        if told[i]:
+            row.update(score=float(scores[i]), flagged=bool(scores[i] > detector.threshold))
+        if knn[i] is not None:
+            row["knn_score"] = float(knn[i])
+    tally.histogram = tally.histogram + detector.histogram(scores[told].astype(float))
+    rest = scores[told & ~hits]
+    tally.answered_rest += len(rest)
+    tally.soft = tally.soft.merge(moments(detector.soften(rest)))
+    if detector.alarm_edges is not None:
+        counts = bin_counts(rest, detector.alarm_edges)
+        tally.alarm_counts = counts if tally.alarm_counts is None else tally.alarm_counts + counts
 
 
 def is_hit(row: dict[str, Any]) -> bool:
@@ -167,8 +203,9 @@ def _count(tally: Tally, row: dict[str, Any], findings: list[dict[str, Any]] | N
     tally.hits += hit
     tally.flagged += flagged
     tally.flagged_rest += flagged and not hit
+    answered = row.get("score") is not None
     for name in group_names(row, kind):
-        tally.groups.setdefault(name, GroupTally()).count(hit, flagged)
+        tally.groups.setdefault(name, GroupTally()).count(hit, answered, flagged)
     tally.tested += row["mark_pvalue"] is not None
     tally.controls += row["mark_control"] is not None
     tally.controls_found += bool(row["mark_control"])

@@ -10,8 +10,11 @@ from jaxtyping import Bool
 
 from poolproof.audit.references import Evidence
 
-FACTS: Final = ("format", "mode", "width", "height", "quality", "subsampling", "n_bytes", "exif")
-"""Columns of the evidence that say how a file was made and not what it shows."""
+FACTS: Final = {
+    **{name: name for name in ("format", "mode", "width", "height", "quality", "subsampling", "n_bytes")},
+    "exif": "has_exif",
+}
+"""Columns of the evidence that say how a file was made and not what it shows, and their names as facts."""
 
 MOST: Final = 5000
 """Items a set that are looked at: enough to tell an AUC to a point, and quick."""
@@ -32,12 +35,12 @@ def read_facts(evidence: Evidence, keep: Bool[np.ndarray, " n"], *, rng: np.rand
     if keep.sum() > MOST:
         chosen[:] = False
         chosen[rng.choice(np.flatnonzero(keep), MOST, replace=False)] = True
-    facts: dict[str, list[Any]] = {name: [] for name in FACTS}
+    facts: dict[str, list[Any]] = {name: [] for name in FACTS.values()}
     start = 0
     for part in evidence.parts(list(FACTS)):
         rows = np.flatnonzero(chosen[start : start + part.num_rows])
         start += part.num_rows
         taken = part.take(rows)
-        for name in FACTS:
-            facts[name] += taken.column(name).to_pylist()
+        for column, name in FACTS.items():
+            facts[name] += taken.column(column).to_pylist()
     return facts

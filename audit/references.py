@@ -104,6 +104,7 @@ class Reference:
         n_overlap: scored items that are left out because the audited pool holds the same bytes.
         rows: their positions in the plan.
         origins: folder, tar or table that each of them comes from.
+        named_by_folder: whether these are folders, which name what is in them.
         n_shared: items that are left out because the other reference holds the same bytes.
     """
 
@@ -115,6 +116,7 @@ class Reference:
     n_overlap: int
     rows: Int[np.ndarray, " n"]
     origins: tuple[str, ...]
+    named_by_folder: bool = False
     n_shared: int = 0
 
     def take(self, keep: Bool[np.ndarray, " n"]) -> Reference:
@@ -165,6 +167,7 @@ def read_reference(
         n_overlap=int(shared.sum()),
         rows=np.flatnonzero(keep),
         origins=tuple(origins),
+        named_by_folder=evidence.kind == "folder",
     )
 
 

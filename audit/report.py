@@ -31,7 +31,20 @@ _STATUS_MEANING = {
 }
 _DETECTOR = {
     "probe": "a probe trained on both references",
+    "knn": "which reference the nearest neighbours belong to",
+    "forensic": "a probe on generator traces, trained on both references",
     "real-distance": "the distance from the real reference",
+    "rigid": "how far noise moves the image's vector",
+    "univfd": "a public head on CLIP (Ojha et al.)",
+    "clipdet": "a public head on CLIP (Cozzolino et al.)",
+    "linear": "a linear head from a file",
+}
+_METHOD = {
+    "melded": "flags, corrected for misses and false alarms",
+    "lang-reiczigel": "the same flags, in closed form",
+    "pacc-fieller": "means of soft scores",
+    "melded-lower": "flags, corrected for false alarms alone: holds for any generator",
+    "matched": "flags of a sample, all files made alike in size and codec",
 }
 
 
@@ -77,6 +90,25 @@ class Account:
     reasons: tuple[tuple[str, int], ...]
 
 
+@dataclass(frozen=True)
+class Line:
+    """A share with its limits in a table, drawn as a bar from lower to upper."""
+
+    meaning: str
+    share: Mapping[str, Any]
+    name: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check and what came of it."""
+
+    name: str
+    outcome: str
+    """`passed`, `failed`, `unsure` or `not made`."""
+    words: tuple[str, ...]
+
+
 def render_report(run: Path, *, read_images: ReadImages) -> Path:
     """The path of `report.html`, written into the run's folder in one step.
 
@@ -98,6 +130,9 @@ def render_report(run: Path, *, read_images: ReadImages) -> Path:
         headline=headline(report),
         tiers=tiers(report),
         accounts=accounts(report),
+        estimates=[Line(_METHOD.get(e["method"], ""), e, e["method"]) for e in report["estimates"]],
+        checks=checks(report),
+        groups=groups(report),
         share_chart=_share_chart(report),
         score_chart=_score_chart(report),
         galleries=galleries(items, read_images),
@@ -164,7 +199,8 @@ def _basis(report: Mapping[str, Any]) -> str:
     scored = counted(report["pool"]["status"]["scored"], "image")
     method = report["share"]["method"]
     if method == "floor":
-        return f"It counts {said}, and nothing else: no detector took part."
+        took = "no detector took part" if report["scores"] is None else "what the detector says was set aside"
+        return f"It counts {said}, and nothing else: {took}."
     if method == "lower-bound+floor":
         return (
             f"It rests on how many of {scored} lie farther from the real reference than real images do, "
@@ -276,6 +312,66 @@ def accounts(report: Mapping[str, Any]) -> list[Account]:
         for status in STATUSES
         for count in [report["pool"]["status"][status]]
     ]
+
+
+def checks(report: Mapping[str, Any]) -> list[Check]:
+    """What was checked before the share was told, in words.
+
+    Args:
+        report: the content of `report.json`.
+    """
+    found = report["checks"]
+    files, alarm, matched = found["files"], found["alarm"], found["matched"]
+    made = []
+    if files is None:
+        made.append(Check("Files", "not made", ("It takes a reference and a scored image.",)))
+    else:
+        confounding = files["confounding"]
+        verdicts = [] if confounding is None else [confounding["verdict"]]
+        verdicts += [match["verdict"] for match in files["comparable"].values() if match is not None]
+        bad = {"confounded", "incomparable"} & set(verdicts) or files["pool_unmatched"] > 0.5
+        unsure = {"undecided", "partly"} & set(verdicts) or files["pool_unmatched"] > 0.1
+        made.append(
+            Check("Files", "failed" if bad else "unsure" if unsure else "passed", tuple(files["words"]))
+        )
+    if alarm is None:
+        made.append(Check("Scores", "not made", (_sentence(found["alarm_why"] or "no references"),)))
+    else:
+        made.append(Check("Scores", "failed" if alarm["fires"] else "passed", (_sentence(alarm["words"]),)))
+    if matched is not None:
+        made.append(_matched(matched))
+    return made
+
+
+def _matched(matched: Mapping[str, Any]) -> Check:
+    share = matched["share"]
+    if share is None:
+        return Check("Files made alike", "not made", (_sentence(matched["why"]),))
+    limits = f"{percent(share['lower'], sign=False)} to {percent(share['upper'])}"
+    words = (
+        f"Brought to {matched['target']}, {matched['n_pool']:,} images of the pool, {matched['n_real']:,} real and "
+        f"{matched['n_synthetic']:,} synthetic references give {limits} synthetic among images without a finding "
+        f"(AUC {matched['auc']:.3f})."
+    )
+    return Check("Files made alike", "passed", (words,))
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text[-1:] in ".?!" else ".")
+
+
+def groups(report: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:
+    """Shares of parts of the pool, by what they were cut by.
+
+    Args:
+        report: the content of `report.json`.
+    """
+    if report["groups"] is None:
+        return []
+    by: dict[str, list[Line]] = {}
+    for row in report["groups"]["rows"]:
+        by.setdefault(row["by"], []).append(Line(counted(row["items"], "image"), row, row["name"]))
+    return list(by.items())
 
 
 # --- charts ---------------------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from poolproof.audit.engine import run_shards, unfinished
-from poolproof.audit.estimate import Calibration, Share, calibrate, estimate_share
+from poolproof.audit.calibration import calibrate, choose_detector
+from poolproof.audit.checking import Checker, check_transfer
+from poolproof.audit.estimate import estimate_share
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.plan import Plan, make_plan, read_plan
 from poolproof.audit.pool import open_pool
@@ -36,6 +38,11 @@ from poolproof.detectors.forensic import FORENSIC_NAME
 from poolproof.errors import InputError
 from poolproof.files import hash_file, hash_json, write_json
 from poolproof.watermark.dwt import VARIANTS
+
+_STREAMS: Final = ("folds", "sets", "checks", "transfer")
+
+_FREE: Final = ("level", "detector", "match")
+"""Settings that may change between calls: the evidence does not depend on them."""
 
 SET_SAMPLE: Final = 5000
 """Most items a side for precision and recall. Both sides are of one size, since the figures depend on it."""
@@ -114,14 +121,15 @@ def audit_pool(
     run = RunFolder(spec.out)
     run.path.mkdir(parents=True, exist_ok=True)
     with _lock(run.path):
-        embedder, note = resolve_embedder(_pinned(run, "embedder") or spec.embedder)
+        choice, wanted = choose_detector(spec.detector, _pinned(run, "embedder") or spec.embedder)
+        embedder, note = resolve_embedder(wanted)
         scorer = Scorer(embedder)
         scanned = scan_settings(scorer)
         config_sha256 = hash_json(scanned)
         settings = _settings(spec, scanned)
         _check_same(run, settings)
         roles = {"pool": spec.pool, "real": spec.real, "synthetic": spec.synthetic}
-        streams = dict(zip((*roles, "folds", "sets"), np.random.default_rng(spec.seed).spawn(5), strict=True))
+        streams = dict(zip((*roles, *_STREAMS), np.random.default_rng(spec.seed).spawn(7), strict=True))
         plans: dict[str, Plan] = {}
         for role, path in roles.items():
             if path is not None:
@@ -140,8 +148,13 @@ def audit_pool(
                 }
             )
             calibration, why = calibrate(
-                references.get("real"), references.get("synthetic"), rng=streams["folds"]
+                references.get("real"),
+                references.get("synthetic"),
+                choice,
+                reader=embedder,
+                rng=streams["folds"],
             )
+            generators = check_transfer(references, choice, embedder, rng=streams["transfer"])
         with progress.stage("scoring the items"):
             real = references.get("real")
             duplicates = find_duplicates(digests, scored)
@@ -149,6 +162,8 @@ def audit_pool(
             detector = calibration.detector if calibration else None
             tally = _write_items(run, detector, embedder, duplicates, digests, sampled)
             check_balance(tally, plans["pool"].n_items)
+        checker = Checker(run, references, calibration, tally, digests, embedder, choice, spec.level)
+        checks = checker.check(spec.match, rng=streams["checks"], progress=progress)
         with progress.stage("comparing the sets"):
             sets = compare_sets(tally.sampled, real, embedder, rng=streams["sets"])
         audit = Audit(
@@ -157,7 +172,11 @@ def audit_pool(
             plan=plans["pool"],
             tally=tally,
             calibration=calibration,
-            share=_share(tally, calibration, why, plans["pool"], spec.level),
+            share=estimate_share(
+                tally, calibration, why, sample=plans["pool"].meta["sample"], level=spec.level, checks=checks
+            ),
+            checks=checks,
+            generators=generators,
             references=references,
             sets=sets,
             notes=tuple(filter(None, [note, *_notes(references, plans["pool"])])),
@@ -223,7 +242,7 @@ def _check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         old = earlier.get(name)
         added = name in ("real", "synthetic") and old is None
-        if old != value and not added and name != "level":
+        if old != value and not added and name not in _FREE:
             raise InputError(
                 f"{str(run.path)!r} was made with {name} = {old!r}, now it is {value!r}; "
                 "give the same settings to continue, or another --out"
@@ -266,12 +285,6 @@ def _draw(countable: np.ndarray, real: Reference | None, rng: np.random.Generato
         n = min(len(candidates), len(real.features), SET_SAMPLE)
         chosen[rng.choice(candidates, size=n, replace=False)] = True
     return chosen
-
-
-def _share(
-    tally: Tally, calibration: Calibration | None, why: str | None, plan: Plan, level: float
-) -> Share | None:
-    return estimate_share(tally, calibration, why, sample=plan.meta["sample"], level=level)
 
 
 def _notes(references: Mapping[str, Reference], plan: Plan) -> Iterator[str]:

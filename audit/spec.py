@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from poolproof.errors import InputError
+
+MATCHES: Final = ("auto", "always", "never")
+"""When the share is estimated once more on files made alike."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,10 @@ class AuditSpec:
         out: the run's folder, made if needed.
         real: a reference pool of real images, disjoint from the pool.
         synthetic: a reference pool of synthetic images like those expected in the pool.
-        embedder: `auto`, `forensic` or `clip:MODEL/WEIGHTS`.
+        embedder: `auto`, `forensic`, or a spec of an embedding model, see `load_embedder`.
+        detector: a kind of detector that is fitted on the references, or a folder that `detect fit` wrote.
+        match: when the share is estimated once more on files of one size and codec: `auto` (where files alone
+            tell the references apart, or are of other kinds than the pool's), `always` or `never`.
         sample: audit so many items, drawn uniformly; None for all.
         level: confidence level of the interval, in (0, 1).
         workers: processes; 0 for this one, None for one a core.
@@ -31,6 +38,8 @@ class AuditSpec:
     real: str | None = None
     synthetic: str | None = None
     embedder: str = "auto"
+    detector: str = "probe"
+    match: str = "auto"
     sample: int | None = None
     level: float = 0.95
     workers: int | None = None
@@ -44,6 +53,8 @@ def check_spec(spec: AuditSpec) -> None:
         raise InputError(f"--level is {spec.level}; it must lie between 0 and 1, for example 0.95")
     if spec.workers is not None and spec.workers < 0:
         raise InputError(f"--workers is {spec.workers}; it must be 0 or more")
+    if spec.match not in MATCHES:
+        raise InputError(f"--match is {spec.match!r}; it must be {', '.join(MATCHES)}")
     if spec.seed < 0:
         raise InputError(f"--seed is {spec.seed}; it must be 0 or more")
     named = {"pool": spec.pool, "--real": spec.real, "--synthetic": spec.synthetic}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, Final
 
 from poolproof import __version__
-from poolproof.audit.estimate import Calibration, Share
+from poolproof.audit.calibration import Calibration
+from poolproof.audit.checks import Checks
+from poolproof.audit.estimate import Share
 from poolproof.audit.evidence import STATUSES
+from poolproof.audit.groups import merge_small
 from poolproof.audit.items import Tally
 from poolproof.audit.marks import marked_share
 from poolproof.audit.paths import readable
@@ -17,6 +20,10 @@ from poolproof.audit.plan import Plan
 from poolproof.audit.references import Reference
 from poolproof.audit.sets import NEIGHBOURS, SetMetrics
 from poolproof.audit.spec import AuditSpec
+from poolproof.detectors.preflight import Confounding
+from poolproof.detectors.prevalence import Interval
+from poolproof.detectors.subgroups import GroupCounts, subgroup_shares, unknown_generator_interval
+from poolproof.detectors.transfer import Transfer
 from poolproof.files import hash_json
 
 SCHEMA_VERSION: Final = 1
@@ -45,6 +52,8 @@ class Audit:
     tally: Tally
     calibration: Calibration | None
     share: Share | None
+    checks: Checks
+    generators: Transfer | None
     references: Mapping[str, Reference]
     sets: SetMetrics
     notes: tuple[str, ...]
@@ -71,6 +80,10 @@ def summarise(audit: Audit) -> dict[str, Any]:
         },
         "share": _share(audit),
         "why": None if audit.share else "not one item of the pool could be read",
+        "estimates": [] if audit.share is None else [_estimate(found) for found in audit.share.estimates],
+        "checks": _checks(audit),
+        "generators": _generators(audit),
+        "groups": _groups(audit),
         "tiers": _tiers(audit),
         "references": {role: _reference(audit.references.get(role)) for role in ("real", "synthetic")},
         "set": {**vars(audit.sets), "k": NEIGHBOURS, "embedder": audit.embedder},
@@ -114,6 +127,129 @@ def _share(audit: Audit) -> dict[str, Any] | None:
     }
 
 
+def _estimate(found: Interval) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in ("method", "point", "lower", "upper", "level")}
+
+
+def _checks(audit: Audit) -> dict[str, Any]:
+    checks, preflight = audit.checks, audit.checks.preflight
+    alarm, matched = checks.alarm, checks.matched
+    return {
+        "files": None
+        if preflight is None
+        else {
+            "confounding": _confounding(preflight.confounding),
+            "why": preflight.why,
+            "pool_unmatched": preflight.comparability.pool_unmatched,
+            "comparable": {
+                role: None
+                if match is None
+                else {"share_in_pool": match.share_in_pool, "verdict": match.verdict}
+                for role, match in (
+                    ("real", preflight.comparability.real),
+                    ("synthetic", preflight.comparability.synthetic),
+                )
+            },
+            "words": [
+                *(preflight.confounding.words if preflight.confounding is not None else ()),
+                *preflight.comparability.words,
+            ],
+        },
+        "alarm": None
+        if alarm is None
+        else {
+            "fires": alarm.fit.fires,
+            "p_value": alarm.fit.p_value,
+            "level": alarm.fit.level,
+            "bins": len(alarm.fit.residuals),
+            "words": alarm.words,
+        },
+        "alarm_why": checks.alarm_why,
+        "matched": None
+        if matched is None
+        else {
+            "target": matched.target,
+            "share": None if matched.share is None else _estimate(replace(matched.share, method="matched")),
+            "auc": matched.auc,
+            "n_pool": matched.n_pool,
+            "n_real": matched.n_real,
+            "n_synthetic": matched.n_synthetic,
+            "why": matched.why,
+        },
+    }
+
+
+def _confounding(found: Confounding | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "auc": {name: getattr(found.auc, name) for name in ("point", "lower", "upper", "level")},
+        "verdict": found.verdict,
+        "facts": [fact.name for fact in found.facts],
+    }
+
+
+def _generators(audit: Audit) -> dict[str, Any] | None:
+    found = audit.generators
+    if found is None:
+        return None
+    tally, unknown = audit.tally, None
+    if tally.answered_rest:
+        limits = unknown_generator_interval(
+            tally.flagged_rest,
+            tally.answered_rest,
+            {each.name: each.left_out for each in found.generators},
+            *found.fpr,
+            level=audit.spec.level,
+        )
+        unknown = _estimate(limits)
+    return {
+        "rows": [
+            {
+                "name": readable(each.name),
+                "known": _rate(each.known),
+                "left_out": _rate(each.left_out),
+                "known_auc": each.known_auc.point,
+                "left_out_auc": each.left_out_auc.point,
+            }
+            for each in found.generators
+        ],
+        "too_few": sum(found.too_few.values()),
+        "unknown": unknown,
+    }
+
+
+def _groups(audit: Audit) -> dict[str, Any] | None:
+    """Shares of parts of the pool, where the share of the whole is told by the detector's rates."""
+    share, calibration = audit.share, audit.calibration
+    if share is None or share.method != "melded+floor" or calibration is None:
+        return None
+    groups = merge_small(audit.tally.groups)
+    if not groups or calibration.true_positives is None:
+        return None
+    counts = {
+        f"{by}\0{name}": GroupCounts(tally.flagged_rest, tally.answered_rest, tally.hits)
+        for (by, name), tally in groups.items()
+    }
+    rates = (*calibration.true_positives, *calibration.false_positives)
+    shares = subgroup_shares(counts, *rates, level=audit.spec.level).shares
+    return {
+        "level": audit.spec.level,
+        "rows": [
+            {
+                "by": by,
+                "name": name,
+                "items": tally.scored,
+                "hits": tally.hits,
+                "point": shares[f"{by}\0{name}"].point,
+                "lower": shares[f"{by}\0{name}"].lower,
+                "upper": shares[f"{by}\0{name}"].upper,
+            }
+            for (by, name), tally in groups.items()
+        ],
+    }
+
+
 def _n_countable(audit: Audit) -> int:
     """Readable, distinct items: counted in a full audit, scaled up from a sample."""
     tally, plan = audit.tally, audit.plan
@@ -130,7 +266,7 @@ def _tiers(audit: Audit) -> dict[str, Any]:
             "threshold": float(calibration.detector.threshold),
             "tpr": _rate(calibration.true_positives),
             "fpr": _rate(calibration.false_positives),
-            "auc": calibration.auc,
+            "auc": None if calibration.auc is None else calibration.auc.point,
         }
     marked = marked_share(
         tally.tiers["marked"], tally.tested, tally.controls_found, tally.controls, level=audit.spec.level

@@ -80,7 +80,23 @@ def audit(
         str,
         typer.Option(
             metavar="SPEC",
-            help="auto, forensic (no weights), clip:MODEL/TAG from the local cache, or clip:MODEL/FILE.",
+            help="auto, forensic (no weights), clip:MODEL/TAG from the local cache, clip:MODEL/FILE or timm:MODEL/FILE.",
+        ),
+    ] = "auto",
+    detector: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND|DIR",
+            help="probe, knn, forensic, real-distance or rigid, fitted on the references, or what "
+            "`poolproof detect fit` wrote.",
+        ),
+    ] = "probe",
+    match: Annotated[
+        str,
+        typer.Option(
+            metavar="WHEN",
+            help="Estimate once more with all files made alike in size and codec: auto (where files alone give the "
+            "classes away), always or never.",
         ),
     ] = "auto",
     sample: Annotated[
@@ -130,6 +146,8 @@ def audit(
         real=real,
         synthetic=synthetic,
         embedder=embedder,
+        detector=detector,
+        match=match,
         sample=sample,
         level=level,
         workers=workers,

@@ -61,7 +61,7 @@ def test_an_item_is_in_one_group_of_each_grouping() -> None:
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=30))
 def test_merging_keeps_the_large_and_loses_at_most_a_small_rest(sizes: list[int]) -> None:
     """At most eight groups and one rest are kept, each large enough, and counts are those of the groups."""
-    groups = {("source", f"g{i}"): GroupTally(n, n // 3, n // 4) for i, n in enumerate(sizes)}
+    groups = {("source", f"g{i}"): GroupTally(n, n // 3, n // 2, n // 4) for i, n in enumerate(sizes)}
     merged = merge_small(groups)
     if not merged:
         assert sum(n >= FEWEST for n in sizes) <= 1
