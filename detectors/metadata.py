@@ -18,6 +18,8 @@ JPEG quality), subsampling (None likewise), n_bytes. Optional: has_exif, blockin
 REQUIRED: Final = ("format", "mode", "width", "height", "quality", "subsampling", "n_bytes")
 OPTIONAL: Final = ("has_exif", "blockiness")
 
+NO_QUALITY: Final = "no quality on record"
+
 MULTIPLES: Final = (64, 16, 8)
 
 QUALITY_BANDS: Final = (50, 70, 80, 90, 95)
@@ -66,16 +68,20 @@ def metadata_features(columns: Columns) -> MetadataFeatures:
         names.append(name)
         facts.append(fact)
 
-    for fact in ("format", "mode", "subsampling"):
+    def add_words(fact: str) -> None:
         words = np.array([_word(value) for value in columns[fact]])
         for word in np.unique(words):
             add(fact, f"{fact} {word}", words == word)
+
+    add_words("format")
+    add("quality", "quality", np.nan_to_num(numbers(columns["quality"]), nan=0.0))
     add("size", "log width", np.log2(width))
     add("size", "log height", np.log2(height))
     add("size", "log aspect", np.log2(width / height))
     for step in MULTIPLES:
         add("multiples", f"sides are multiples of {step}", (width % step == 0) & (height % step == 0))
-    add("quality", "quality", np.nan_to_num(numbers(columns["quality"]), nan=0.0))
+    add_words("subsampling")
+    add_words("mode")
     if "has_exif" in columns:
         add("exif", "has EXIF", np.array([bool(value) for value in columns["has_exif"]]))
     content = [np.log2(np.maximum(numbers(columns["n_bytes"]), 1.0) / (width * height))]
@@ -101,12 +107,12 @@ def item_facts(columns: Columns) -> dict[str, list[str]]:
     sizes = list(zip(map(int, columns["width"]), map(int, columns["height"]), strict=True))
     facts = {
         "format": [_word(value) for value in columns["format"]],
-        "mode": [f"of mode {_word(value)}" for value in columns["mode"]],
+        "mode": [f"in mode {_word(value)}" for value in columns["mode"]],
         "size": [f"{w} x {h}" for w, h in sizes],
         "multiples": [_multiple(w, h) for w, h in sizes],
-        "quality": [quality_band(value) for value in numbers(columns["quality"])],
+        "quality": [f"with {quality_band(value)}" for value in numbers(columns["quality"])],
         "subsampling": [
-            "without chroma subsampling on record" if value is None else f"of chroma {value}"
+            "with no chroma on record" if value is None else f"with chroma {value}"
             for value in columns["subsampling"]
         ],
     }
@@ -132,10 +138,10 @@ def take_columns(columns: Columns, rows: np.ndarray) -> dict[str, list[Any]]:
 def quality_band(quality: float) -> str:
     """Return the band of a JPEG quality in words; NaN is none."""
     if np.isnan(quality):
-        return "without JPEG quality"
+        return NO_QUALITY
     ends = (0, *QUALITY_BANDS, 101)
     i = int(np.searchsorted(ends, quality, "right")) - 1
-    return f"JPEG quality {max(ends[i], 1)} to {ends[i + 1] - 1}"
+    return f"quality {max(ends[i], 1)} to {ends[i + 1] - 1}"
 
 
 def size_band(width: float, height: float) -> int:
@@ -164,6 +170,15 @@ def check_columns(name: str, columns: Columns) -> int:
 def numbers(column: Sequence[Any] | np.ndarray) -> Float64[np.ndarray, " n"]:
     """Return a column as numbers, NaN where a value is None."""
     return np.array([np.nan if value is None else value for value in column], np.float64)
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, never rounded to all or to nothing where it is neither."""
+    if 0 < share < 0.005:
+        return "under 1 %"
+    if 0.995 < share < 1:
+        return "over 99 %"
+    return f"{100 * share:.0f} %"
 
 
 def _word(value: Any) -> str:

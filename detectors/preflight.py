@@ -1,8 +1,8 @@
-"""Checks before any share is believed: do files give the classes away, and do references look like the pool?
+"""A check before any share is believed: do the files give the classes away?
 
 A detector that was fitted on JPEG photographs and PNG samples may have learnt to tell JPEG from PNG. Nothing
-in its error rates would show it. So the metadata alone are tried as a detector (`confounding`), and the
-references' files are compared with the pool's (`comparable`).
+in its error rates would show it. So the metadata alone are tried as a detector. Whether the references' files
+are of the pool's kinds is the other half of the check: `comparability.py`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ from poolproof.detectors.metadata import (
     join_columns,
     metadata_features,
     numbers,
-    quality_band,
-    size_band,
+    percent,
     take_columns,
 )
 from poolproof.detectors.prevalence import Interval
 from poolproof.detectors.roc import area_under_curve
-from poolproof.errors import InputError
 
 BOUND: Final = 0.6
 """Area under the curve up to which metadata are no explanation of a detector's rates.
@@ -45,17 +43,6 @@ TREES: Final = 10
 
 FOLDS: Final = 5
 """Of cross-fitting."""
-
-RARE: Final = 0.001
-"""Share of the pool from which on a kind of file occurs in it, so that one stray file does not count."""
-
-COMPARABLE: Final = 0.9
-"""Share of a reference whose kind of file occurs in the pool, from which on the two can be compared."""
-
-INCOMPARABLE: Final = 0.5
-"""The same share, below which they cannot."""
-
-Match = Literal["comparable", "partly", "incomparable"]
 
 
 @dataclass(frozen=True)
@@ -91,40 +78,6 @@ class Confounding:
     auc_with_content: Interval
     facts: tuple[Fact, ...]
     verdict: Literal["clean", "undecided", "confounded"]
-    words: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ReferenceMatch:
-    """How a reference's files go with the pool's. A kind of file: format, band of quality, band of size.
-
-    Attributes:
-        share_in_pool: share of the reference whose kind of file occurs in the pool.
-        overlap: sum over kinds of the smaller of the two shares; 1 for equal mixtures, 0 for disjoint ones.
-        verdict: "comparable", "partly" or "incomparable".
-    """
-
-    share_in_pool: float
-    overlap: float
-    verdict: Match
-
-
-@dataclass(frozen=True)
-class Comparability:
-    """How the references' files go with the pool's.
-
-    Attributes:
-        real: of the real reference; None without one.
-        synthetic: of the synthetic reference; None without one.
-        pool_unmatched: share of the pool whose kind of file neither reference holds.
-        verdict: the worst of the references' and of the pool's, by the same bounds.
-        words: the findings in sentences.
-    """
-
-    real: ReferenceMatch | None
-    synthetic: ReferenceMatch | None
-    pool_unmatched: float
-    verdict: Match
     words: tuple[str, ...]
 
 
@@ -180,63 +133,6 @@ def confounding(
     return Confounding(auc, with_content, tuple(facts), verdict, _words(auc, facts, verdict, names))
 
 
-def comparable(real: Columns | None, synthetic: Columns | None, pool: Columns) -> Comparability:
-    """Return whether the references consist of files that the pool holds too, and the pool of theirs.
-
-    Args:
-        real: metadata of the real reference, None without one.
-        synthetic: metadata of the synthetic reference, None without one.
-        pool: metadata of the pool.
-
-    Raises:
-        InputError: there is no reference, a column is missing, lengths differ, or a size is not above 0.
-
-    Assumes: nothing of pictures. Half of a reference in kinds of files that the pool lacks is called
-        incomparable, a tenth partly so; a pool is judged likewise by what neither reference holds.
-    """
-    if real is None and synthetic is None:
-        raise InputError("real, synthetic: got neither, allowed one or both: give a reference")
-    given = {
-        name: columns
-        for name, columns in (("real reference", real), ("synthetic reference", synthetic))
-        if columns is not None
-    }
-    pool_kinds = _kinds("pool", pool)
-    pool_shares = _shares(pool_kinds)
-    occurring = {kind for kind, share in pool_shares.items() if share >= RARE}
-    matches: dict[str, ReferenceMatch] = {}
-    words: list[str] = []
-    held: set[tuple[str, str, int]] = set()
-    for name, columns in given.items():
-        kinds = _kinds(name, columns)
-        shares = _shares(kinds)
-        held |= set(shares)
-        inside = sum(share for kind, share in shares.items() if kind in occurring)
-        overlap = sum(min(share, pool_shares.get(kind, 0.0)) for kind, share in shares.items())
-        matches[name] = ReferenceMatch(min(inside, 1.0), min(overlap, 1.0), _verdict(inside))
-        if matches[name].verdict != "comparable":
-            words.append(_mismatch(name, columns, kinds, shares, pool_shares, occurring, "pool"))
-            words.append(f"The pool holds the kinds of file of {_percent(inside)} of the {name}.")
-    unmatched = sum(share for kind, share in pool_shares.items() if kind not in held)
-    verdicts = [*(match.verdict for match in matches.values()), _verdict(1 - unmatched)]
-    if verdicts[-1] != "comparable":
-        other = "neither reference" if len(given) == 2 else f"the {next(iter(given))} does not"
-        words.append(
-            f"{_percent(unmatched)} of the pool are kinds of file that "
-            + (f"{other} holds." if len(given) == 2 else f"{other} hold.")
-        )
-        words.append(_mismatch("pool", pool, pool_kinds, pool_shares, {}, held, "references"))
-    ranks = {"comparable": 0, "partly": 1, "incomparable": 2}
-    worst: Match = max(verdicts, key=lambda verdict: ranks[verdict])
-    if worst == "incomparable":
-        words.append("Rates measured on these references say little of this pool.")
-    if not words:
-        words.append("References and pool consist of the same kinds of file.")
-    return Comparability(
-        matches.get("real reference"), matches.get("synthetic reference"), unmatched, worst, tuple(words)
-    )
-
-
 def _area(
     values: Float64[np.ndarray, "n d"],
     label: Int64[np.ndarray, " n"],
@@ -246,20 +142,23 @@ def _area(
     """Return the cross-fitted area of a small forest, or of one tree."""
     from sklearn.tree import DecisionTreeClassifier
 
+    rows = np.ascontiguousarray(values, np.float32)
     scores = np.zeros(len(label))
     for i in range(int(fold.max()) + 1):
-        seen = fold != i
+        seen, held_out = fold != i, rows[fold == i]
+        x, y = rows[seen], label[seen]
+        # Both classes weigh the same and no row is drawn twice: what tells nothing scores one half in every fold.
+        weight = 0.5 / np.bincount(y)[y]
         for seed in range(trees):
-            # No bootstrap and equal classes: what tells nothing scores one half in every fold, but for rounding.
             tree = DecisionTreeClassifier(
                 splitter="best" if trees == 1 else "random",
-                min_samples_leaf=max(2, min(10, int(seen.sum()) // 40)),
+                min_samples_leaf=max(2, min(10, len(y) // 40)),
                 max_depth=8,
-                class_weight="balanced",
                 random_state=seed,
             )
-            tree.fit(values[seen], label[seen])
-            scores[~seen] += np.asarray(tree.predict_proba(values[~seen]))[:, 1]
+            tree.fit(x, y, sample_weight=weight, check_input=False)
+            scores[fold == i] += np.asarray(tree.predict_proba(held_out, check_input=False))[:, 1]
+    # Rounding must not break ties.
     return area_under_curve(np.round(scores[label == 0], 6), np.round(scores[label == 1], 6))
 
 
@@ -273,7 +172,7 @@ def _difference(name: str, values: list[str], joined: Columns, m: int, names: tu
         side = np.sqrt(numbers(joined["width"]) * numbers(joined["height"]))
         low, high = np.median(side[:m]), np.median(side[m:])
         return f"The median side is {low:.0f} pixels in the {names[0]}, {high:.0f} in the {names[1]}."
-    shares = _percent(first[value] / m), _percent(second[value] / n)
+    shares = percent(first[value] / m), percent(second[value] / n)
     return f"{shares[0]} of the {names[0]} are {value}, {shares[1]} of the {names[1]}."
 
 
@@ -289,56 +188,3 @@ def _words(auc: Interval, facts: list[Fact], verdict: str, names: tuple[str, str
     if verdict == "confounded":
         words.append("A detector may have learnt that: what it gets right of these sets is no evidence.")
     return tuple(words)
-
-
-def _kinds(name: str, columns: Columns) -> list[tuple[str, str, int]]:
-    """Return each item's kind of file: format, band of quality, band of size."""
-    check_columns(name, columns)
-    bands = zip(
-        map(str, columns["format"]),
-        map(quality_band, numbers(columns["quality"])),
-        map(size_band, numbers(columns["width"]), numbers(columns["height"])),
-        strict=True,
-    )
-    return list(bands)
-
-
-def _shares(kinds: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], float]:
-    """Return the share of each kind of file."""
-    return {kind: count / len(kinds) for kind, count in Counter(kinds).items()}
-
-
-def _verdict(share: float) -> Match:
-    """Return what a share of matched files means."""
-    return "comparable" if share >= COMPARABLE else "partly" if share >= INCOMPARABLE else "incomparable"
-
-
-def _mismatch(
-    name: str,
-    columns: Columns,
-    kinds: list[tuple[str, str, int]],
-    shares: dict[tuple[str, str, int], float],
-    others: dict[tuple[str, str, int], float],
-    matched: set[tuple[str, str, int]],
-    against: str,
-) -> str:
-    """Return the sentence on the most common kind of file of a set that the other side lacks."""
-    kind = max((kind for kind in shares if kind not in matched), key=lambda kind: (shares[kind], kind))
-    mine = [i for i, other in enumerate(kinds) if other == kind]
-    sizes = Counter((int(columns["width"][i]), int(columns["height"][i])) for i in mine)
-    (width, height), most = sizes.most_common(1)[0]
-    about = "" if most == len(mine) else "about "
-    quality = f" with {kind[1]}" if kind[1].startswith("JPEG") else ""
-    return (
-        f"{_percent(shares[kind])} of the {name} are {kind[0]}{quality} of {about}{width} x {height}; "
-        f"{_percent(others.get(kind, 0.0))} of the {against} are."
-    )
-
-
-def _percent(share: float) -> str:
-    """Return a share in percent, never rounded to all or to nothing where it is neither."""
-    if 0 < share < 0.005:
-        return "under 1 %"
-    if 0.995 < share < 1:
-        return "over 99 %"
-    return f"{100 * share:.0f} %"
