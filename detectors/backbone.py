@@ -115,8 +115,8 @@ def unit_rows(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]
 
 def mark_overflow(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     """Return the vectors, with rows of NaN where half precision cannot hold a number or there is none."""
-    held = (np.abs(vectors) <= LARGEST).all(axis=1)  # false for NaN
-    return np.where(held[:, None], vectors, np.float32(np.nan))
+    held = (np.abs(vectors) <= LARGEST).all(axis=1, keepdims=True)  # false for NaN
+    return np.where(held, vectors, np.float32(np.nan))
 
 
 def pick_precision(bfloat16: bool | None) -> str:

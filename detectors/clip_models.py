@@ -143,13 +143,14 @@ def _drop_projection(visual: Any, reader: ReaderSpec, is_plain: bool) -> int:
         visual.proj = None
         return width
     if is_plain and isinstance(visual, TimmModel):
-        last = visual.head[-1] if len(visual.head) else visual.trunk.get_classifier()
+        trunk: Any = visual.trunk
+        last = visual.head[-1] if len(visual.head) else trunk.get_classifier()
         if isinstance(last, torch.nn.Linear):
             width = int(last.in_features)
             if len(visual.head):
                 visual.head = torch.nn.Sequential(*list(visual.head)[:-1])
             else:
-                visual.trunk.head = torch.nn.Identity()
+                trunk.head = torch.nn.Identity()
             return width
     raise InputError(
         f"embedder: got {str(reader)!r}, allowed penultimate for models that end in a projection, and this one "

@@ -9,6 +9,7 @@ heads are tried on it, and a head is small enough to be saved as a few tensors a
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -88,7 +89,7 @@ def split_finite(
     features: Float[np.ndarray, "n d"],
 ) -> tuple[Float[np.ndarray, "m d"], Bool[np.ndarray, " n"]]:
     """Return the rows that are finite, and which those are; what a detector abstains from is left out."""
-    finite = np.isfinite(features).all(axis=1)
+    finite = np.asarray(np.isfinite(features).all(axis=1))
     return features[finite], finite
 
 
@@ -171,9 +172,9 @@ def take_setting(state: DetectorState, name: str, kind: type) -> Any:
     Raises:
         InputError: it is missing, of another type, or not finite.
     """
-    value = state.settings.get(name)
+    value: Any = state.settings.get(name)
     value = float(value) if kind is float and type(value) is int else value
-    if type(value) is not kind or (kind is float and not np.isfinite(value)):
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise InputError(
             f"detector {state.kind}: got {name} = {value!r}, allowed a finite {kind.__name__}: save it anew"
         )

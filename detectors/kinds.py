@@ -90,7 +90,7 @@ KINDS: Final[dict[str, Kind]] = {
 def fit_detector(
     kind: str,
     real: Float[np.ndarray, "r d"] | None = None,
-    synthetic: Float[np.ndarray, "s d"] | None = None,
+    synthetic: Float[np.ndarray, "s e"] | None = None,
     *,
     reader: str = "",
     rng: np.random.Generator,

@@ -112,7 +112,7 @@ class RealDistanceDetector(AbstractDetector):
 
 def fit_knn(
     real: Float[np.ndarray, "r d"],
-    synthetic: Float[np.ndarray, "s d"],
+    synthetic: Float[np.ndarray, "s e"],
     *,
     reader: str = "",
     k: int = 5,

@@ -117,7 +117,7 @@ class ProbeDetector(AbstractDetector):
 
 def fit_probe_detector(
     real: Float[np.ndarray, "r d"],
-    synthetic: Float[np.ndarray, "s d"],
+    synthetic: Float[np.ndarray, "s e"],
     *,
     reader: str = "",
     regularisation: float = REGULARISATION,

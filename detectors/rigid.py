@@ -104,7 +104,7 @@ class RigidDetector(AbstractDetector):
 
 
 def fit_rigid(
-    real: Float[np.ndarray, "r 1"], *, reader: str = "", quantile: float = QUANTILE
+    real: Float[np.ndarray, "r d"], *, reader: str = "", quantile: float = QUANTILE
 ) -> RigidDetector:
     """Return a detector that flags what is less stable than most real references.
 
@@ -145,5 +145,5 @@ def _directions(vectors: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d
 
 def _content_generator(pixels: UInt8[np.ndarray, "h w 3"]) -> np.random.Generator:
     digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return np.random.default_rng(int.from_bytes(digest.digest()[:16]))

@@ -119,10 +119,11 @@ def _create(found: TimmWeights, side: int | None) -> Any:
         "pretrained_cfg_overlay": overlay,
         "num_classes": n_classes,
     }
+    sized: dict[str, Any] = {"img_size": side} if side else {}
     try:
-        model: Any = timm.create_model(found.name, **options, **({"img_size": side} if side else {}))
+        model: Any = timm.create_model(found.name, **options, **sized)
     except TypeError:
-        if not side:
+        if not sized:
             raise
         model = timm.create_model(found.name, **options)  # convolutions take any size
     model.reset_classifier(0)
@@ -132,7 +133,8 @@ def _create(found: TimmWeights, side: int | None) -> Any:
 
 def _transform(reader: ReaderSpec, model: Any) -> Any:
     """The model's own way, or the one that the spec names."""
-    from timm.data import create_transform, resolve_data_config
+    from timm.data.config import resolve_data_config
+    from timm.data.transforms_factory import create_transform
 
     config: dict[str, Any] = resolve_data_config(model=model)
     if reader.side:

@@ -73,7 +73,7 @@ class ForensicDetector(AbstractDetector):
 
 def fit_forensic(
     real: Float[np.ndarray, "r d"],
-    synthetic: Float[np.ndarray, "s d"],
+    synthetic: Float[np.ndarray, "s e"],
     *,
     reader: str = "forensic",
     regularisation: float = REGULARISATION,
