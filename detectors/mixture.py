@@ -23,6 +23,10 @@ from poolproof.errors import InputError, UnreliableEstimate
 N_BINS: Final = 20
 """Bins of the alarm: enough to see half a standard deviation, few enough to fill."""
 
+EXTRA = 1.0
+JOINT = 0.025
+STEPS: Final = 3
+
 BISECTIONS: Final = 30
 """Halvings of [0, 1] in the search for a share: an accuracy of 1e-9."""
 
@@ -114,6 +118,7 @@ def alarm_edges(
     values, place = np.unique(both, return_inverse=True)
     if len(values) < 2:
         raise UnreliableEstimate("scores: all references have one score, which no bins can part")
+    n_bins = min(n_bins, max(len(both) // 10, 3))
     below = np.cumsum(np.bincount(place, mass))
     # The edge after which a bin's mass is reached lies between that value and the next.
     cuts = np.unique(np.searchsorted(below, np.arange(1, n_bins) / n_bins - 1e-12))
@@ -226,20 +231,34 @@ def _best_fit(
 ) -> tuple[Float64[np.ndarray, " s"], Float64[np.ndarray, "s bins"]]:
     """Return the share of the least statistic and its residuals for many samples at once.
 
-    For a given V the best share is a weighted regression of O/N - p0 on p1 - p0; V is then taken at it, a few
-    times over, from the share of highest likelihood.
+    For a given V the best share is a weighted regression of O/N - p0 on p1 - p0. V takes p1 and p0 from all
+    three samples, by some steps of expectation maximisation: a reference alone is too noisy to weigh itself.
     """
     p0, p1 = _smooth(real), _smooth(synthetic)
     size, n0, n1 = (sample.sum(axis=1, keepdims=True) for sample in (pool, real, synthetic))
     share, gap, rest = _likely_share(pool, p0, p1)[:, None], p1 - p0, pool / size - p0
-    for _ in range(6):
-        variance = (share * p1 + (1 - share) * p0) / size + share**2 * p1 / n1 + (1 - share) ** 2 * p0 / n0
+    v0, v1 = p0, p1
+    a0, a1 = (real + EXTRA) / (n0 + EXTRA * real.shape[1]), (synthetic + EXTRA) / (n1 + EXTRA * real.shape[1])
+    for _ in range(STEPS):
+        v0, v1, _ = _step(share, v0, v1, pool, real, synthetic)
+        w0, w1 = (a0 + v0) / 2, (a1 + v1) / 2
+        variance = (share * w1 + (1 - share) * w0) / size + share**2 * w1 / n1 + (1 - share) ** 2 * w0 / n0
         information = (gap * gap / variance).sum(axis=1, keepdims=True)
         move = (gap * rest / variance).sum(axis=1, keepdims=True)
         share = np.clip(move / np.maximum(information, 1e-300), 0.0, 1.0)
-    variance = (share * p1 + (1 - share) * p0) / size + share**2 * p1 / n1 + (1 - share) ** 2 * p0 / n0
+    variance = (share * w1 + (1 - share) * w0) / size + share**2 * w1 / n1 + (1 - share) ** 2 * w0 / n0
     return share[:, 0], (rest - share * gap) / np.sqrt(variance)
 
+
+def _step(share, p0, p1, pool, real, synthetic):
+    part = share * p1
+    part = pool * (part / (part + (1 - share) * p0))
+    total = part.sum(axis=-1, keepdims=True)
+    size, n0, n1 = (sample.sum(axis=-1, keepdims=True) for sample in (pool, real, synthetic))
+    half = 0.5 / pool.shape[-1]
+    p1 = (synthetic + part + half) / (n1 + total + 0.5)
+    p0 = (real + pool - part + half) / (n0 + size - total + 0.5)
+    return p0, p1, total / size
 
 def _likely_share(
     pool: Float64[np.ndarray, "*s bins"], p0: Float64[np.ndarray, "*s bins"], p1: Float64[np.ndarray, "*s bins"]
@@ -270,7 +289,7 @@ def _joint_fit(
     p0, p1 = _smooth(real[None])[0], _smooth(synthetic[None])[0]
     share = float(np.clip(_likely_share(pool, p0, p1)[0], 1e-6, 1 - 1e-6))
     size, n0, n1 = pool.sum(), real.sum(), synthetic.sum()
-    half = 0.5 / len(pool)
+    half = JOINT
     for _ in range(1000):
         part = share * p1
         part = pool * (part / (part + (1 - share) * p0))
