@@ -1,4 +1,4 @@
-"""What may forbid a share: files that give the classes away, references of another kind, scores that nothing explains."""
+"""What may forbid a share: telling files, references of another kind, scores that nothing explains."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.calibration import calibrate, choose_detector
 from poolproof.audit.checking import Checker, check_transfer
+from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.estimate import estimate_share
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.plan import Plan, make_plan, read_plan

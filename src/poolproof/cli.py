@@ -80,7 +80,7 @@ def audit(
         str,
         typer.Option(
             metavar="SPEC",
-            help="auto, forensic (no weights), clip:MODEL/TAG from the local cache, clip:MODEL/FILE or timm:MODEL/FILE.",
+            help="auto, forensic (no weights), clip:MODEL/TAG from the local cache, or clip: or timm:MODEL/FILE.",
         ),
     ] = "auto",
     detector: Annotated[
