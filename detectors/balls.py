@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, final
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from poolproof.detectors import tiles
 from poolproof.detectors.tiles import (
@@ -24,6 +24,9 @@ Ties = Literal["<=", "<"]
 
 DENSE: Final = 16
 """Where more than one pair in so many is inside, masks are summed instead of listing pairs."""
+
+UNCLEAR: Final = 64
+"""Where more than one pair in so many is left open, the tile is computed in double precision."""
 
 
 @final
@@ -96,8 +99,12 @@ def count_inside(
                 sure = most < under[side][i if balls.around_rows else j]
                 _add(balls, here, there, i[sure], j[sure])
                 i, j = i[~sure], j[~sure]
-            distances = exact_distances(rows, i + here.start, columns, j + there.start)
             bound = balls.radii[side][i if balls.around_rows else j]
+            if len(i) * UNCLEAR > mask.size:
+                sure, unclear = _refine(rows, here, columns, there, i, j, bound)
+                _add(balls, here, there, i[sure], j[sure])
+                i, j, bound = i[unclear], j[unclear], bound[unclear]
+            distances = exact_distances(rows, i + here.start, columns, j + there.start)
             kept = distances <= bound if ties == "<=" else distances < bound
             _add(balls, here, there, i[kept], j[kept])
     return asked[: len(row_radii)], asked[len(row_radii) :]
@@ -106,7 +113,7 @@ def count_inside(
 def _walk(
     rows: Points, columns: Points, *, same: bool
 ) -> Iterator[
-    tuple[slice, slice, Float32[np.ndarray, "b c"], Float32[np.ndarray, " b"], Float32[np.ndarray, " c"]]
+    tuple[slice, slice, Float[np.ndarray, "b c"], Float[np.ndarray, " b"], Float[np.ndarray, " c"]]
 ]:
     """Yield the lower bounds of all tiles, in one buffer, and the errors; with `same`, above the diagonal."""
     size = tiles.TILE
@@ -123,6 +130,25 @@ def _walk(
             if same and there.start == here.start:
                 low[np.tri(*low.shape, dtype=bool)] = np.inf
             yield here, there, low, strip.error, right.error[there]
+
+
+def _refine(
+    rows: Points,
+    here: slice,
+    columns: Points,
+    there: slice,
+    i: Int64[np.ndarray, " p"],
+    j: Int64[np.ndarray, " p"],
+    bound: Float64[np.ndarray, " p"],
+) -> tuple[Bool[np.ndarray, " p"], Bool[np.ndarray, " p"]]:
+    """Return which pairs of a tile are surely inside and which remain open, by bounds in double precision."""
+    strip, other = (
+        screen_points(points, part, dtype=np.float64) for points, part in ((rows, here), (columns, there))
+    )
+    low = (left_factor(strip.factor) @ other.factor.T)[i, j]
+    limit = np.square(bound)
+    sure = low + 2 * (strip.error[i] + other.error[j]) < limit * (1 - 1e-9)
+    return sure, ~sure & (low <= limit * (1 + 1e-9))
 
 
 def _squares(radii: Float64[np.ndarray, " b"], factor: float) -> Float32[np.ndarray, " b"]:

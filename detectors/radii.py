@@ -22,7 +22,7 @@ SPARE: Final = 4
 """Candidates kept beyond k."""
 
 WIDEST: Final = 128
-"""Candidates per point that are kept at most; for a larger k whole rows of the matrix are looked at."""
+"""Candidates per point that are kept at most; for a larger k, whole rows of the matrix are looked at."""
 
 
 def neighbour_radii(points: Points, k: int) -> Float64[np.ndarray, " n"]:
@@ -31,7 +31,8 @@ def neighbour_radii(points: Points, k: int) -> Float64[np.ndarray, " n"]:
     The matrix of lower bounds is walked in tiles on and above the diagonal; each tile serves its rows and
     its columns. A pair is a candidate of a point where its bound is below the point's `k + SPARE`-th smallest
     so far. At the end only those candidates are computed in double precision that could be the k-th: for
-    most points, one. A point whose candidates could lack one (many near-ties) is compared with all others.
+    most points, one. A point whose candidates could lack one (many near-ties) is compared with all others, in
+    double precision.
 
     Args:
         points: more than k of them.
@@ -39,7 +40,7 @@ def neighbour_radii(points: Points, k: int) -> Float64[np.ndarray, " n"]:
     """
     n, kept, screened = len(points), min(k + SPARE, len(points) - 1), screen_points(points)
     if kept > WIDEST:
-        return _by_whole_rows(points, screened, np.arange(n), k)
+        return _by_whole_rows(points, np.arange(n), k)
     low, index = _candidates(screened, kept)
     upper = low + 2 * (screened.error[:, None] + screened.error[index])
     at_least = np.partition(low, k - 1, axis=1)[:, k - 1, None]
@@ -53,7 +54,7 @@ def neighbour_radii(points: Points, k: int) -> Float64[np.ndarray, " n"]:
         if len(open_rows):
             # Identical points have one radius.
             _, first, back = np.unique(points.groups[open_rows], return_index=True, return_inverse=True)
-            radii[open_rows] = _by_whole_rows(points, screened, open_rows[first], k)[back]
+            radii[open_rows] = _by_whole_rows(points, open_rows[first], k)[back]
     return radii
 
 
@@ -115,18 +116,16 @@ def _merge(
     index[changed] = np.take_along_axis(wide_index, order, axis=1)
 
 
-def _by_whole_rows(
-    points: Points, screened: Screened, rows: Int64[np.ndarray, " r"], k: int
-) -> Float64[np.ndarray, " r"]:
+def _by_whole_rows(points: Points, rows: Int64[np.ndarray, " r"], k: int) -> Float64[np.ndarray, " r"]:
     """Return the radii of some points, each compared with all others."""
-    n = len(points)
+    n, right = len(points), screen_points(points, dtype=np.float64)
     step = max(1, tiles.TILE**2 // n)
-    buffer, radii = np.empty(min(step, len(rows)) * n, np.float32), np.empty(len(rows))
+    buffer, radii = np.empty(min(step, len(rows)) * n), np.empty(len(rows))
     for part in blocks(len(rows), step):
         block = rows[part]
-        low = lower_bounds(left_factor(screened.factor[block]), screened.factor, buffer)
+        low = lower_bounds(left_factor(right.factor[block]), right.factor, buffer)
         low[np.arange(len(block)), block] = np.inf
-        upper = low + 2 * (screened.error[block, None] + screened.error)
+        upper = low + 2 * (right.error[block, None] + right.error)
         at_least = np.partition(low, k - 1, axis=1)[:, k - 1, None]
         at_most = np.partition(upper, k - 1, axis=1)[:, k - 1, None]
         nearer = np.count_nonzero(upper < at_least, axis=1)

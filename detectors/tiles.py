@@ -3,6 +3,7 @@
 A matrix product in single precision gives, for every pair of points, a number that the squared distance
 cannot be below. Whatever that bound leaves open is computed from the features as given, in double precision.
 So a count over all pairs costs one fast product and is still what the full double-precision matrix gives.
+Where the bounds leave much open (clusters far apart, each small), the product is taken in double precision.
 """
 
 from __future__ import annotations
@@ -14,16 +15,13 @@ from functools import cached_property
 from typing import Final, final
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 
 TILE: Final = 1024
 """Rows and columns of one tile: 4 MiB in single precision, which the last cache level holds."""
 
 WORK: Final = 1 << 19
 """Numbers in one block of double-precision work: 4 MiB."""
-
-UNIT: Final = 2.0**-24
-"""Largest relative error of one rounding in single precision."""
 
 ALL: Final = slice(None)
 
@@ -58,15 +56,15 @@ class Points:
 @final
 @dataclass(frozen=True)
 class Screened:
-    """Points in single precision.
+    """Points in single or double precision.
 
     Attributes:
         factor: per point centred and scaled features x, then |x|^2 less `error`, then 1.
         error: per point its part in what a squared distance can be off by, in scaled units.
     """
 
-    factor: Float32[np.ndarray, "n e"]
-    error: Float32[np.ndarray, " n"]
+    factor: Float[np.ndarray, "n e"]
+    error: Float[np.ndarray, " n"]
 
 
 def make_points(*sets: Float[np.ndarray, "_ d"]) -> list[Points]:
@@ -86,20 +84,22 @@ def make_points(*sets: Float[np.ndarray, "_ d"]) -> list[Points]:
     return [Points(points, mean, scale) for points in sets]
 
 
-def screen_points(points: Points, rows: slice | Int64[np.ndarray, " b"] = ALL) -> Screened:
-    """Return some points in single precision, with bounds of what that costs.
+def screen_points(
+    points: Points, rows: slice | Int64[np.ndarray, " b"] = ALL, *, dtype: type[np.floating] = np.float32
+) -> Screened:
+    """Return some points in single or double precision, with bounds of what that costs.
 
-    |x|^2 + |y|^2 - 2 x.y, computed in any order of summation from coordinates rounded to single precision,
-    is off by less than 2 (d + 16) u (|x|^2 + |y|^2) with u = 2^-24, to first order in d u, plus what underflow
-    can cost.
+    |x|^2 + |y|^2 - 2 x.y, computed in any order of summation from coordinates rounded once, is off by less
+    than 2 (d + 16) u (|x|^2 + |y|^2) with u half a unit in the last place, to first order in d u, plus what
+    underflow can cost.
 
     Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1.
     """
     given = points.given[rows]
     n, d = given.shape
-    share = 2 * (d + 16) * UNIT / (1 - (d + 16) * UNIT)
-    underflow = (d + 16) * 2.0**-124
-    factor, error = np.empty((n, d + 2), np.float32), np.empty(n, np.float32)
+    u = (d + 16) * float(np.finfo(dtype).eps) / 2
+    share, underflow = 2 * u / (1 - u), (d + 16) * 4 * float(np.finfo(dtype).tiny)
+    factor, error = np.empty((n, d + 2), dtype), np.empty(n, dtype)
     for part in blocks(n, max(1, WORK // d)):
         centred = (given[part] - points.mean) * points.scale
         square = np.einsum("nd,nd->n", centred, centred)
@@ -110,16 +110,16 @@ def screen_points(points: Points, rows: slice | Int64[np.ndarray, " b"] = ALL) -
     return Screened(factor, error)
 
 
-def left_factor(factor: Float32[np.ndarray, "b e"]) -> Float32[np.ndarray, "b e"]:
+def left_factor(factor: Float[np.ndarray, "b e"]) -> Float[np.ndarray, "b e"]:
     """Return the rows changed so that their product with another set's factor bounds squared distances."""
-    left = factor * np.float32(-2)
+    left = factor * factor.dtype.type(-2)
     left[:, -2], left[:, -1] = 1, factor[:, -2]
     return left
 
 
 def lower_bounds(
-    left: Float32[np.ndarray, "b e"], right: Float32[np.ndarray, "c e"], buffer: Float32[np.ndarray, " s"]
-) -> Float32[np.ndarray, "b c"]:
+    left: Float[np.ndarray, "b e"], right: Float[np.ndarray, "c e"], buffer: Float[np.ndarray, " s"]
+) -> Float[np.ndarray, "b c"]:
     """Return what the squared distance of each pair, in scaled units, is certainly not below, in the buffer.
 
     It is certainly not above this plus twice the errors of both points.
