@@ -14,8 +14,8 @@ from poolproof.detectors.metadata import (
     check_columns,
     numbers,
     percent,
-    quality_band,
-    size_band,
+    quality_bands,
+    size_bands,
 )
 from poolproof.errors import InputError
 
@@ -124,8 +124,8 @@ def _kinds(name: str, columns: Columns) -> list[tuple[str, str, int]]:
     check_columns(name, columns)
     bands = zip(
         map(str, columns["format"]),
-        map(quality_band, numbers(columns["quality"])),
-        map(size_band, numbers(columns["width"]), numbers(columns["height"])),
+        quality_bands(numbers(columns["quality"])),
+        size_bands(numbers(columns["width"]), numbers(columns["height"])),
         strict=True,
     )
     return list(bands)

@@ -14,8 +14,8 @@ from poolproof.detectors.metadata import (
     join_columns,
     metadata_features,
     percent,
-    quality_band,
-    size_band,
+    quality_bands,
+    size_bands,
     take_columns,
 )
 from poolproof.errors import InputError
@@ -62,11 +62,12 @@ def test_each_fact_is_put_in_words() -> None:
 
 def test_bands() -> None:
     """Round sizes lie in the middle of their bands, and bands of quality have whole ends."""
-    assert size_band(512.0, 512.0) == size_band(480.0, 520.0) == size_band(1024.0, 256.0) == 18
-    assert size_band(256.0, 256.0) == 16
-    ends = [1, 49, 50, 69, 70, 79, 80, 89, 90, 94, 95, 100]
+    sides = np.array([[512, 512], [480, 520], [1024, 256], [256, 256]], float)
+    assert size_bands(sides[:, 0], sides[:, 1]) == [18, 18, 18, 16]
+    ends = np.array([1, 49, 50, 69, 70, 79, 80, 89, 90, 94, 95, 100, math.nan])
     bands = ["1 to 49", "50 to 69", "70 to 79", "80 to 89", "90 to 94", "95 to 100"]
-    assert [quality_band(float(q)) for q in ends] == [f"quality {band}" for band in bands for _ in range(2)]
+    expected = [f"quality {band}" for band in bands for _ in range(2)]
+    assert quality_bands(ends) == [*expected, "no quality on record"]
 
 
 def test_percent_never_rounds_to_all_or_nothing() -> None:
