@@ -122,6 +122,25 @@ def test_a_damaged_file_is_made_anew(cache: EmbeddingCache, content: bytes) -> N
         assert_holds(cache, vectors(3))
 
 
+def test_a_table_of_another_layout_is_made_anew(cache: EmbeddingCache) -> None:
+    """A file of the right name with other columns loses its place at the first write."""
+    cache.folder.mkdir()
+    with sqlite3.connect(cache.path) as connection:
+        connection.execute("CREATE TABLE vectors (key BLOB PRIMARY KEY, other TEXT)")
+    connection.close()
+    assert cache.get_many([key(1)]) == {}
+    cache.put_many(vectors(3))
+    assert_holds(cache, vectors(3))
+
+
+def test_reading_does_not_take_a_file_away_that_is_being_made(cache: EmbeddingCache) -> None:
+    """A database without its table, as another process has it for a moment, is left where it is."""
+    cache.folder.mkdir()
+    cache.path.touch()
+    assert cache.get_many([key(1)]) == {}
+    assert cache.path.exists()
+
+
 def test_a_file_cut_in_the_middle_loses_entries_and_invents_none(cache: EmbeddingCache) -> None:
     """Pages that are gone cost vectors; those that come back are right."""
     stored = vectors(2000)
