@@ -12,7 +12,7 @@ from poolproof.detectors.backbone import mark_overflow, unit_rows
 
 
 @pytest.mark.property
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(arrays(np.float32, (4, 3), elements=st.floats(width=32)))
 def test_rows_are_held_by_half_precision_or_are_nan(vectors: np.ndarray) -> None:
     """Rows that come through are finite in half precision, and exactly those that are not become NaN."""

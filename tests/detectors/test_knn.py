@@ -73,7 +73,7 @@ def test_the_threshold_balances_scores_with_each_reference_left_out(classes: tup
 
 
 @pytest.mark.property
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     arrays(np.float32, st.integers(1, 12), elements=st.integers(-5, 5).map(float)),
     arrays(np.float32, st.integers(1, 12), elements=st.integers(-5, 5).map(float)),

@@ -43,7 +43,7 @@ def test_the_presets_are_the_published_readers() -> None:
 
 
 @pytest.mark.property
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     st.builds(
         ReaderSpec,
