@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
@@ -17,6 +18,7 @@ from poolproof.audit.evidence import EVIDENCE
 from poolproof.audit.marks import control_found
 from poolproof.audit.plan import Shard
 from poolproof.audit.pool import Unread
+from poolproof.detectors.cache import EmbeddingCache, embed_cached, reader_identity
 from poolproof.detectors.embed import AbstractEmbedder, load_embedder
 from poolproof.detectors.forensic import forensic_features
 from poolproof.detectors.provenance import is_declared, is_signed, read_provenance
@@ -43,10 +45,13 @@ class Scorer:
     Args:
         embedder: a resolved spec: `forensic` for the weight-free features alone, or `clip:MODEL/WEIGHTS`.
         marks: whether public marks are read.
+        cache: folder in which vectors are remembered by content; None remembers none. A model's vectors may
+            differ in the last bit with what is embedded beside them, so with a cache, evidence may too.
     """
 
     embedder: str = "forensic"
     marks: bool = True
+    cache: str | None = None
 
     @cached_property
     def payloads(self) -> tuple[Payload, ...]:
@@ -58,8 +63,15 @@ class Scorer:
         """The embedding model, None for the weight-free features."""
         return load_embedder(self.embedder)
 
+    @cached_property
+    def remembered(self) -> EmbeddingCache | None:
+        """The cache of the model's vectors, None without."""
+        if self.cache is None or self.model is None:
+            return None
+        return EmbeddingCache(Path(self.cache), reader_identity(self.model))
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"embedder": self.embedder, "marks": self.marks}
+        return {"embedder": self.embedder, "marks": self.marks, "cache": self.cache}
 
 
 @dataclass
@@ -72,10 +84,11 @@ class _Batch:
     def is_full(self) -> bool:
         return len(self.pixels) >= _EMBED_BATCH or sum(p.nbytes for p in self.pixels) >= _EMBED_BYTES
 
-    def flush(self, model: AbstractEmbedder) -> None:
-        if not self.pixels:
+    def flush(self, scorer: Scorer) -> None:
+        if not self.pixels or scorer.model is None:
             return
-        vectors = model.embed(self.pixels).astype(np.float16)
+        keys = [row["sha256"] for row in self.rows]
+        vectors = embed_cached(scorer.model, self.pixels, scorer.remembered, keys).astype(np.float16)
         for row, vector in zip(self.rows, vectors, strict=True):
             row["embedding"] = vector.tobytes()
         self.rows, self.pixels = [], []
@@ -120,9 +133,8 @@ def score_shard(
             batch.rows.append(row)
             batch.pixels.append(pixels)
             if batch.is_full():
-                batch.flush(scorer.model)
-    if scorer.model is not None:
-        batch.flush(scorer.model)
+                batch.flush(scorer)
+    batch.flush(scorer)
     if progress is not None:
         progress(-1)
     return pa.Table.from_pylist(rows, schema=EVIDENCE)

@@ -14,6 +14,7 @@ import typer
 
 from poolproof import __version__
 from poolproof.cli_bench import watermark
+from poolproof.cli_detect import detect
 from poolproof.cli_simulate import simulate
 from poolproof.errors import InputError, MissingExtra, UnreliableEstimate
 
@@ -253,6 +254,7 @@ def pull_model(
     typer.echo(str(pull_weights(spec)))
 
 
+app.add_typer(detect, name="detect", short_help="Fit, try and use a detector alone.")
 app.add_typer(simulate, name="simulate", short_help="Simulate self-consuming loops.")
 app.add_typer(watermark, name="watermark", short_help="Write, read and test invisible marks.")
 

@@ -1,0 +1,87 @@
+"""The references of a saved detector: which it learnt from, and what it says of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float32, UInt64
+
+from poolproof.audit.paths import readable
+from poolproof.audit.references import Reference
+from poolproof.detectors.detector import AbstractDetector
+from poolproof.files import replace_file
+
+REFERENCES: Final = "references.parquet"
+"""In the folder of a detector."""
+
+
+def write_references(
+    path: Path,
+    references: Mapping[str, Reference],
+    fitted: Mapping[str, Bool[np.ndarray, " _"]],
+    detector: AbstractDetector,
+) -> None:
+    """Writes the class, content hash and score of each reference, and whether the detector learnt from it.
+
+    Args:
+        path: of the table.
+        references: by class.
+        fitted: which items of each the detector learnt from.
+        detector: scores them.
+    """
+    tables = []
+    for role, each in references.items():
+        answer = detector.score(each.features)
+        tables.append(
+            pa.table(
+                {
+                    "class": pa.array([role] * len(each.features)),
+                    "row": pa.array(each.rows, pa.int64()),
+                    "origin": pa.array([readable(name) for name in each.origins]),
+                    "digest": pa.array([pair.tobytes() for pair in each.digests], pa.binary(16)),
+                    "score": pa.array(answer.values, mask=answer.abstained),
+                    "fitted": pa.array(fitted[role]),
+                }
+            )
+        )
+    with replace_file(path) as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
+
+
+def fitted_digests(folder: Path) -> UInt64[np.ndarray, "n 2"]:
+    """The first 16 bytes of the hash of every reference that a saved detector learnt from.
+
+    Args:
+        folder: of the detector; one that came without a list of references gives none.
+    """
+    file = folder / REFERENCES
+    if not file.is_file():
+        return np.zeros((0, 2), np.uint64)
+    table = pq.read_table(file, columns=["digest", "fitted"])
+    digests = [
+        d
+        for d, known in zip(*(table.column(c).to_pylist() for c in ("digest", "fitted")), strict=True)
+        if known
+    ]
+    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2) if digests else np.zeros((0, 2), np.uint64)
+
+
+def held_out_scores(folder: Path, role: str) -> Float32[np.ndarray, " n"]:
+    """Scores of the references of a class that a saved detector did not learn from.
+
+    Args:
+        folder: of the detector; one that came without a list of references gives none.
+        role: the class.
+    """
+    file = folder / REFERENCES
+    if not file.is_file():
+        return np.zeros(0, np.float32)
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    kept = [r["score"] for r in rows if r["class"] == role and not r["fitted"] and r["score"] is not None]
+    return np.array(kept, np.float32)
