@@ -19,11 +19,11 @@ from jaxtyping import Float32
 
 from poolproof.audit.calibration import choose_detector
 from poolproof.audit.figures import measure_fit, measure_generators, measure_transfer
-from poolproof.audit.known import REFERENCES, fitted_digests, held_out_scores, write_references
+from poolproof.audit.known import REFERENCES, drop_learnt, fitted_digests, held_out_scores, write_references
 from poolproof.audit.plan import make_plan, read_plan
 from poolproof.audit.pool import open_pool
 from poolproof.audit.progress import AbstractProgress, Silence
-from poolproof.audit.references import Reference, drop_shared, find_members, part_features, read_reference
+from poolproof.audit.references import Reference, drop_shared, part_features, read_reference
 from poolproof.audit.run import RunFolder, scan, scan_settings
 from poolproof.audit.score import Scorer
 from poolproof.detectors.calibrate import calibrate_fixed
@@ -157,16 +157,7 @@ def evaluate_on_pools(spec: TrySpec, *, progress: AbstractProgress | None = None
         spec.out, spec.pools, detector.reader, spec.workers, spec.cache, _identity(spec), progress
     )
     references = _references(run, spec.pools, detector.reader)
-    known = fitted_digests(spec.detector)
-    n_known = 0
-    for role, each in references.items():
-        seen = find_members(each.digests, known)
-        if seen.all():
-            raise InputError(
-                f"--{role} {each.path!r}: the detector learnt from every item of it; give items it has not seen"
-            )
-        n_known += int(seen.sum())
-        references[role] = each.take(~seen)
+    references, n_known = drop_learnt(references, fitted_digests(spec.detector))
     with progress.stage("trying the detector"):
         synthetic = references.get("synthetic")
         fit = calibrate_fixed(

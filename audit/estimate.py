@@ -114,49 +114,45 @@ def estimate_share(
 
 
 def _estimate_rest(
-    tally: Tally, rest: int, calibration: Calibration | None, why: str | None, level: float, checks: Checks
+    tally: Tally, rest: int, calibration: Calibration | None, absent: str | None, level: float, checks: Checks
 ) -> _Rest:
     """The share among the items without a finding, as far as the checks allow."""
     nothing = Interval(None, 0.0, 1.0, level, "none")
     if rest == 0:
         return _Rest(replace(nothing, method="empty"), "floor", None)
     if calibration is None:
-        return _Rest(nothing, "floor", why)
+        return _Rest(nothing, "floor", absent)
     if tally.answered_rest == 0:
         return _Rest(nothing, "floor", "the detector has no score for any image without a finding")
     forbidden = _forbidden_rates(checks)
     if forbidden is not None:
         return _Rest(nothing, "floor", forbidden)
     if calibration.true_positives is None:
-        lower = _lower(tally, calibration, level)
         return _Rest(
-            lower,
+            _lower(tally, calibration, level),
             "lower-bound+floor",
             "real references alone allow a lower bound: how many synthetic images look real is unknown",
             "Real images of the pool resemble the real reference.",
         )
+    both = "Real images of the pool resemble the real reference, synthetic ones the synthetic reference."
+    melded = _melded(tally, calibration, level)
+    matched = checks.matched.share if checks.matched is not None else None
+    if checks.confounded and matched is not None and not _overlap(melded, matched):
+        # not even the false alarms are those of pictures, so the lower bound falls with the point
+        lower, upper = min(melded.lower, matched.lower), max(melded.upper, matched.upper)
+        why = (
+            "files alone tell the references apart, and the share changes when size and codec are made alike; "
+            "the limits hold both estimates"
+        )
+        return _Rest(Interval(None, lower, upper, level, "hull"), "hull+floor", why, both)
     doubt = _synthetic_doubt(checks)
     if doubt is not None:
         assumed = "Real images of the pool resemble the real reference."
         return _Rest(_lower(tally, calibration, level), "lower-bound+floor", doubt, assumed)
-    melded = _melded(tally, calibration, level)
-    method, why_not = "melded+floor", None
+    why = None
     if melded.point is None:
-        why_not = "the detector flags real references as often as synthetic ones"
-    matched = checks.matched.share if checks.matched is not None else None
-    if checks.confounded and matched is not None and not _overlap(melded, matched):
-        lower, upper = min(melded.lower, matched.lower), max(melded.upper, matched.upper)
-        melded, method = Interval(None, lower, upper, level, "hull"), "hull+floor"
-        why_not = (
-            "files alone tell the references apart, and the share changes when size and codec are made alike; "
-            "the limits hold both estimates"
-        )
-    return _Rest(
-        melded,
-        method,
-        why_not,
-        "Real images of the pool resemble the real reference, synthetic ones the synthetic reference.",
-    )
+        why = "the detector flags real references as often as synthetic ones"
+    return _Rest(melded, "melded+floor", why, both)
 
 
 def _forbidden_rates(checks: Checks) -> str | None:

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32, UInt64
 
 from poolproof.audit.paths import readable
-from poolproof.audit.references import Reference
+from poolproof.audit.references import Reference, find_members
 from poolproof.detectors.detector import AbstractDetector
+from poolproof.errors import InputError
 from poolproof.files import replace_file
 
 REFERENCES: Final = "references.parquet"
@@ -85,3 +86,27 @@ def held_out_scores(folder: Path, role: str) -> Float32[np.ndarray, " n"]:
     rows = table.to_pylist()
     kept = [r["score"] for r in rows if r["class"] == role and not r["fitted"] and r["score"] is not None]
     return np.array(kept, np.float32)
+
+
+def drop_learnt(
+    references: Mapping[str, Reference], learnt: UInt64[np.ndarray, "n 2"]
+) -> tuple[dict[str, Reference], int]:
+    """The references without what a saved detector learnt from, and how many items that were.
+
+    Args:
+        references: by class.
+        learnt: hashes, as of `fitted_digests`.
+
+    Raises:
+        InputError: it learnt from every item of one of them.
+    """
+    kept, n = {}, 0
+    for role, each in references.items():
+        seen = find_members(each.digests, learnt)
+        if seen.all():
+            raise InputError(
+                f"--{role} {each.path!r}: the detector learnt from every item of it; give items it has not seen"
+            )
+        n += int(seen.sum())
+        kept[role] = each.take(~seen)
+    return kept, n

@@ -18,6 +18,7 @@ from poolproof.audit.checking import Checker, check_transfer
 from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.estimate import estimate_share
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
+from poolproof.audit.known import drop_learnt, fitted_digests
 from poolproof.audit.plan import Plan, make_plan, read_plan
 from poolproof.audit.pool import open_pool
 from poolproof.audit.progress import AbstractProgress, Silence
@@ -33,6 +34,7 @@ from poolproof.audit.score import Scorer
 from poolproof.audit.sets import compare_sets
 from poolproof.audit.spec import AuditSpec, check_spec
 from poolproof.audit.summary import Audit, summarise
+from poolproof.detectors.detector import AbstractDetector
 from poolproof.detectors.embed import find_weights, resolve_embedder
 from poolproof.detectors.forensic import FORENSIC_NAME
 from poolproof.errors import InputError
@@ -147,6 +149,9 @@ def audit_pool(
                     if role != "pool" and path is not None
                 }
             )
+            known = 0
+            if isinstance(choice, AbstractDetector):
+                references, known = drop_learnt(references, fitted_digests(Path(spec.detector)))
             calibration, why = calibrate(
                 references.get("real"),
                 references.get("synthetic"),
@@ -179,7 +184,7 @@ def audit_pool(
             generators=generators,
             references=references,
             sets=sets,
-            notes=tuple(filter(None, [note, *_notes(references, plans["pool"])])),
+            notes=tuple(filter(None, [note, *_notes(references, plans["pool"], known)])),
             settings=settings,
             weights_sha256=scanned["weights_sha256"],
             command=command,
@@ -287,7 +292,9 @@ def _draw(countable: np.ndarray, real: Reference | None, rng: np.random.Generato
     return chosen
 
 
-def _notes(references: Mapping[str, Reference], plan: Plan) -> Iterator[str]:
+def _notes(references: Mapping[str, Reference], plan: Plan, known: int) -> Iterator[str]:
+    if known:
+        yield f"the detector learnt from {known} images of the references; they were not used for calibration"
     n_shared = next((reference.n_shared for reference in references.values()), 0)
     if n_shared:
         yield f"{n_shared} images are in both references; they were not used for calibration"

@@ -272,6 +272,7 @@ def _report(kind: str, items: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "share": share,
         "why": None if share else "All 4 items are unreadable.",
+        **_findings(kind, share),
         "tiers": {
             "signed": {"count": count["signed"]},
             "declared": {
@@ -342,5 +343,85 @@ def _report(kind: str, items: list[dict[str, Any]]) -> dict[str, Any]:
             "seconds": 81.25,
             "command": "poolproof audit /data/pools/crawl-2026-03 --out run --real /data/real "
             "--synthetic /data/synthetic",
+        },
+    }
+
+
+def _findings(kind: str, share: dict[str, Any] | None) -> dict[str, Any]:
+    """Estimates, checks, generators and groups of a run; all there are with both references."""
+    if kind != "both-references" or share is None:
+        why = "it takes both references"
+        checks = {"files": None, "alarm": None, "alarm_why": why, "matched": None}
+        return {"estimates": [], "checks": checks, "generators": None, "groups": None}
+    limits = {"point": 0.3021, "lower": 0.2612, "upper": 0.3478, "level": 0.95}
+    bound = {"method": "melded-lower", "point": None, "lower": 0.2402, "upper": 1.0, "level": 0.95}
+    fit = {"share_in_pool": 0.97, "verdict": "comparable"}
+    rate = {"x": 171, "n": 200}
+    return {
+        "estimates": [{"method": "melded", **limits}, {"method": "pacc-fieller", **limits}, bound],
+        "checks": {
+            "files": {
+                "confounding": {
+                    "auc": {"point": 0.52, "lower": 0.48, "upper": 0.56, "level": 0.95},
+                    "verdict": "clean",
+                    "facts": ["quality"],
+                },
+                "why": None,
+                "pool_unmatched": 0.12,
+                "comparable": {"real": fit, "synthetic": {"share_in_pool": 0.8, "verdict": "partly"}},
+                "words": [
+                    "Files alone hardly tell the references apart.",
+                    "12 % of the pool are <i>PNG</i>.",
+                ],
+            },
+            "alarm": {
+                "fires": False,
+                "p_value": 0.41,
+                "level": 0.95,
+                "bins": 20,
+                "words": "a mix of the two references explains the pool's scores (p = 0.41)",
+            },
+            "alarm_why": None,
+            "matched": {
+                "target": "256 x 256 pixels, JPEG 75, chroma halved",
+                "share": {"method": "matched", **limits},
+                "auc": 0.91,
+                "n_pool": 500,
+                "n_real": 400,
+                "n_synthetic": 400,
+                "why": None,
+            },
+        },
+        "generators": {
+            "rows": [
+                {
+                    "name": name,
+                    "known": rate,
+                    "left_out": {"x": x, "n": 200},
+                    "known_auc": 0.96,
+                    "left_out_auc": 0.8,
+                }
+                for name, x in (("flux", 140), ("<img src=x onerror=alert(5)>", 90))
+            ],
+            "too_few": 0,
+            "unknown": {
+                "method": "melded-generators",
+                "point": None,
+                "lower": 0.25,
+                "upper": 0.61,
+                "level": 0.95,
+            },
+        },
+        "groups": {
+            "level": 0.95,
+            "rows": [
+                {"by": by, "name": name, "items": 290, "hits": 20, "point": 0.3, "lower": 0.2, "upper": 0.41}
+                for by, name in (
+                    ("source", "crawl-2026-03"),
+                    ("source", "<script>alert(6)</script>"),
+                    ("format", "JPEG"),
+                    ("format", "PNG"),
+                )
+            ],
         },
     }
