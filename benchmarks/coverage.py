@@ -6,7 +6,7 @@ Writes every figure to OUT/rows.csv and the tables into OUT.md, between its `<!-
 
 Intervals from counts are not simulated. For given counts of the references an interval holds the share for a run
 of flagged counts of the pool, whose ends are searched; the chance of that run is binomial, and the sum over the
-references' counts is the coverage. With 1,000 references the ends are found on a lattice of their counts and
+references' counts is the coverage. Where counts of references spread widely, the ends are found on a lattice of them and
 interpolated. Soft scores, labels and the alarm are simulated; their Monte-Carlo errors are among the rows.
 """
 
@@ -137,33 +137,37 @@ def run_of_melded(cell: Cell) -> Callable[[int, int], tuple[float, float]]:
     """
     n, x = cell.references, cell.share
 
-    def solve(excess: Callable[[float], float], centre: float) -> float:
-        deviation = math.sqrt(cell.pool * 0.25)
-        low, high = centre, centre
-        while low > 0 and excess(low) > 0:
-            low, deviation = max(low - 4 * deviation, 0.0), 2 * deviation
-        while high < cell.pool and excess(high) < 0:
-            high, deviation = min(high + 4 * deviation, float(cell.pool)), 2 * deviation
-        if excess(low) >= 0:
-            return low - 1
-        if excess(high) <= 0:
-            return high + 1
-        return float(optimize.brentq(excess, low, high, xtol=0.02))  # pyright: ignore[reportArgumentType]
+    def solve(excess: Callable[[float], float], centre: float, step: float) -> float:
+        """Return where the increasing excess is 0, or one beyond the end of the counts that it does not reach."""
+        low = high = centre
+        if excess(centre) > 0:
+            while excess(low := max(low - step, 0.0)) > 0:
+                if low == 0:
+                    return -1.0
+                high = low
+        else:
+            while excess(high := min(high + step, float(cell.pool))) < 0:
+                if high == cell.pool:
+                    return cell.pool + 1.0
+                low = high
+        return float(optimize.brentq(excess, low, high, xtol=0.1))  # pyright: ignore[reportArgumentType]
 
     def score(probability: float, level: float) -> float:
         return float(special.ndtri(min(max(probability, 1e-15), 1 - 1e-15)) - special.ndtri(level))
 
     def ends(caught: int, false: int) -> tuple[float, float]:
-        centre = cell.pool * min(max(x * caught / n + (1 - x) * false / n, 0.0), 1.0)
+        q = min(max(x * caught / n + (1 - x) * false / n, 0.0), 1.0)
         f, t = upper_draw(false, n), upper_draw(caught, n)
+        spread = q * (1 - q) / cell.pool + (x * t.spread) ** 2 + ((1 - x) * f.spread) ** 2
+        centre, step = cell.pool * q, 2.5 * cell.pool * math.sqrt(spread)
         useless = 1.0 - share_below(0.5, NEVER, f, t)
         stop = solve(
-            lambda q: -score(share_below(x, lower_draw(q, cell.pool), f, t) + useless, 0.025), centre
+            lambda k: -score(share_below(x, lower_draw(k, cell.pool), f, t) + useless, 0.025), centre, step
         )
         if x == 0:
             return 0.0, stop
         f, t = lower_draw(false, n), lower_draw(caught, n)
-        start = solve(lambda q: -score(share_below(x, upper_draw(q, cell.pool), f, t), 0.975), centre)
+        start = solve(lambda k: -score(share_below(x, upper_draw(k, cell.pool), f, t), 0.975), centre, step)
         return start, stop
 
     return ends
@@ -178,16 +182,14 @@ def counts_of(n: int, rate: float, *, stride: float) -> np.ndarray:
 
 def exact_coverage(cell: Cell, ends: Callable[[int, int], tuple[float, float]]) -> float:
     """Return the chance that an interval holds the share, over all counts."""
-    n, coarse = cell.references, 0.5 if cell.references > 200 else 0.0
+    n, coarse = cell.references, 0.5
     caught, false = (counts_of(n, rate, stride=coarse) for rate in (cell.tpr, cell.fpr))
     grid = np.array([[ends(int(x), int(y)) for y in false] for x in caught])
-    all_caught, all_false = (counts_of(n, rate, stride=0.0) for rate in (cell.tpr, cell.fpr))
-    start, stop = grid[..., 0], grid[..., 1]
-    if coarse:
-        all_caught, all_false = np.arange(caught[0], caught[-1] + 1), np.arange(false[0], false[-1] + 1)
-        start, stop = (
-            RectBivariateSpline(caught, false, values)(all_caught, all_false) for values in (start, stop)
-        )
+    all_caught, all_false = np.arange(caught[0], caught[-1] + 1), np.arange(false[0], false[-1] + 1)
+    start, stop = (
+        RectBivariateSpline(caught, false, values)(all_caught, all_false)
+        for values in np.moveaxis(grid, -1, 0)
+    )
     law = stats.binom(cell.pool, cell.flagged)
     held = law.cdf(np.floor(stop + 1e-9)) - law.cdf(np.ceil(start - 1e-9) - 1)
     weight = np.outer(stats.binom.pmf(all_caught, n, cell.tpr), stats.binom.pmf(all_false, n, cell.fpr))
