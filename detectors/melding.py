@@ -57,8 +57,8 @@ class Rate:
         high: upper end of the effective support.
     """
 
-    a: int
-    b: int
+    a: int | float
+    b: int | float
     low: float
     high: float
 
@@ -96,7 +96,7 @@ class Rate:
         return np.exp(xlogy(self.a - 1, x) + xlog1py(self.b - 1, -x) - betaln(self.a, self.b))
 
 
-def beta(a: int, b: int) -> Rate:
+def beta(a: int | float, b: int | float) -> Rate:
     """Return Beta(a, b) as a confidence distribution of a rate; a = 0 is the point 0, b = 0 the point 1."""
     from scipy.special import betaincinv
 
@@ -106,12 +106,12 @@ def beta(a: int, b: int) -> Rate:
     return Rate(a, b, float(betaincinv(a, b, TAIL)), 1.0 - float(betaincinv(b, a, TAIL)))
 
 
-def lower_draw(x: int, n: int) -> Rate:
+def lower_draw(x: int | float, n: int) -> Rate:
     """Return the distribution whose alpha quantile is the lower Clopper-Pearson limit of x of n."""
     return beta(x, n - x + 1)
 
 
-def upper_draw(x: int, n: int) -> Rate:
+def upper_draw(x: int | float, n: int) -> Rate:
     """Return the distribution whose 1 - alpha quantile is the upper Clopper-Pearson limit of x of n."""
     return beta(x + 1, n - x)
 

@@ -41,7 +41,7 @@ NULL_PRIOR: Final = 0.25
 BISECTIONS: Final = 30
 """Halvings of [0, 1] in the search for a share: an accuracy of 1e-9."""
 
-Counts = Int[np.ndarray, " bins"]
+Counts = Int[np.ndarray, "_"]
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def _best_fit(
         information = (gap * gap / variance).sum(axis=1, keepdims=True)
         move = (gap * rest / variance).sum(axis=1, keepdims=True)
         share = np.clip(move / np.maximum(information, 1e-300), 0.0, 1.0)
-        *from_pool, _ = _part(share, *from_pool, pool, real, synthetic)
+        from_pool = _part(share, *from_pool, pool, real, synthetic)[:2]
     return share[:, 0], (rest - share * gap) / np.sqrt(variance)
 
 
