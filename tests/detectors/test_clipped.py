@@ -64,17 +64,17 @@ def figures(bad: float, n: int, m: int, d: int, n_draws: int) -> Float64[np.ndar
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 200, 8), (150, 300, 2), (300, 150, 32)])
 def test_equal_laws_score_one(n: int, m: int, d: int) -> None:
     """Over draws density means 1 before it is cut at 1, in few and in many dimensions and for unequal sizes."""
-    density = figures(0.0, n, m, d, 60)[:, 0]
-    assert density.mean() == pytest.approx(1.0, abs=4 * density.std() / np.sqrt(60))
+    density = figures(0.0, n, m, d, 40)[:, 0]
+    assert density.mean() == pytest.approx(1.0, abs=4 * density.std() / np.sqrt(40))
 
 
 @pytest.mark.theory
-@pytest.mark.parametrize("bad", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("bad", [0.3, 0.8])
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 200, 8), (150, 300, 2)])
 def test_scores_fall_with_the_share_of_bad_points(bad: float, n: int, m: int, d: int) -> None:
     """With a share of the synthetic points far away both scores mean the rest."""
-    found = figures(bad, n, m, d, 40)
-    error = 4 * found.std(axis=0) / np.sqrt(40)
+    found = figures(bad, n, m, d, 20)
+    error = 4 * found.std(axis=0) / np.sqrt(20)
     np.testing.assert_array_less(np.abs(found.mean(axis=0) - (1 - bad)), error + 0.01)
 
 
@@ -85,10 +85,10 @@ def test_raw_coverage_has_the_expected_mean(n: int, m: int, k: int) -> None:
     rng = np.random.default_rng(3)
     raw = [
         clipped_metrics(rng.standard_exponential((n, 3)), rng.standard_exponential((m, 3)), k).raw_coverage
-        for _ in range(100)
+        for _ in range(49)
     ]
     expected = expected_coverage(m, n, k)
-    assert np.mean(raw) == pytest.approx(expected, abs=4 * float(np.std(raw)) / 10)
+    assert np.mean(raw) == pytest.approx(expected, abs=4 * float(np.std(raw)) / 7)
 
 
 @pytest.mark.reference
