@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Final, final
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 TILE: Final = 1024
 """Rows and columns of one tile: 4 MiB in single precision, which the last cache level holds."""
@@ -166,6 +166,16 @@ def exact_distances(
         difference *= a.scale
         distances[part] = np.sqrt(np.square(difference, out=difference).sum(axis=1))
     return distances[back]
+
+
+def find_places(mask: Bool[np.ndarray, "b c"]) -> Int64[np.ndarray, " p"]:
+    """Return the places of the few that are true, as in the flattened mask, in order."""
+    if mask.size % 8:
+        return np.flatnonzero(mask)
+    # Eight at a time: most are false.
+    words = np.flatnonzero(mask.reshape(-1).view(np.uint64) != 0)
+    places = np.flatnonzero(mask.reshape(-1, 8)[words])
+    return words[places >> 3] * 8 + (places & 7)
 
 
 def blocks(n: int, size: int) -> list[slice]:

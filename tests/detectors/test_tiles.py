@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 from poolproof.detectors.tiles import (
     blocks,
     exact_distances,
+    find_places,
     left_factor,
     lower_bounds,
     make_points,
@@ -98,3 +99,11 @@ def test_blocks_cut_all_rows() -> None:
     """Blocks follow each other and end at the last row."""
     assert blocks(5, 2) == [slice(0, 2), slice(2, 4), slice(4, 5)]
     assert blocks(0, 2) == []
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (5, 7), (1, 8), (3, 1)])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_places_are_those_of_numpy(shape: tuple[int, int], share: float) -> None:
+    """Whatever the shape, the places of true are found in order."""
+    mask = np.random.default_rng(5).random(shape) < share
+    np.testing.assert_array_equal(find_places(mask), np.flatnonzero(mask))
