@@ -14,6 +14,7 @@ from poolproof.detectors.tiles import (
     Points,
     blocks,
     exact_distances,
+    find_places,
     left_factor,
     lower_bounds,
     screen_points,
@@ -93,7 +94,7 @@ def count_inside(
                 balls.per_column[there] += np.count_nonzero(sure, axis=0)
                 i, j = np.divmod(np.flatnonzero(mask & ~sure), low.shape[1])
             else:
-                hits = np.flatnonzero(mask)
+                hits = find_places(mask)
                 i, j = np.divmod(hits, low.shape[1])
                 most = low.reshape(-1)[hits] + 2 * (error[i] + other_error[j])
                 sure = most < under[side][i if balls.around_rows else j]

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
+from poolproof.detectors.tiles import rounding
 from poolproof.errors import InputError
 
 SPARE: Final = 8
@@ -158,14 +159,6 @@ def screening(
         for part, target in zip(_blocks(points), _blocks(out), strict=True):
             target[...] = (part - mean) * scale
     return x, y, scale
-
-
-def rounding(d: int) -> float:
-    """Return c such that a single-precision squared distance errs by less than c (|x|^2 + |y|^2).
-
-    Assumes: rounding errors of d products add up like a random walk, 4 standard deviations allowed.
-    """
-    return 4 * math.sqrt(d) * float(np.finfo(np.float32).eps)
 
 
 def check_pair(name_a: str, a: Float[np.ndarray, "m d"], name_b: str, b: Float[np.ndarray, "n e"]) -> None:

@@ -13,6 +13,7 @@ from poolproof.detectors.tiles import (
     Screened,
     blocks,
     exact_distances,
+    find_places,
     left_factor,
     lower_bounds,
     screen_points,
@@ -63,32 +64,34 @@ def _candidates(points: Screened, kept: int) -> tuple[Float32[np.ndarray, "n c"]
     n, size = len(points.factor), tiles.TILE
     low = np.full((n, kept), np.inf, np.float32)
     index = np.zeros((n, kept), np.int64)
-    buffer, mask_buffer = np.empty(min(n, size) ** 2, np.float32), np.empty(min(n, size) ** 2, bool)
+    most = min(n, size) ** 2
+    buffer, masks = np.empty(most, np.float32), (np.empty(most, bool), np.empty(most, bool))
     strips = blocks(n, size)
     # The tiles of the diagonal come first: they give every point a bar that few later pairs are below.
     for rows in strips:
         tile = lower_bounds(left_factor(points.factor[rows]), points.factor[rows], buffer)
         np.fill_diagonal(tile, np.inf)
         width = min(kept, len(tile))
-        for part in blocks(len(tile), 128):
-            lines = slice(rows.start + part.start, rows.start + part.stop)
-            order = np.argpartition(tile[part], width - 1, axis=1)[:, :width]
-            low[lines, :width] = np.take_along_axis(tile[part], order, axis=1)
-            index[lines, :width] = order + rows.start
+        bar = np.partition(tile, width - 1, axis=1)[:, width - 1, None]
+        hits = find_places(tile <= bar)
+        i, j = np.divmod(hits, len(tile))
+        _merge(low, index, i + rows.start, j + rows.start, tile.reshape(-1)[hits])
     for place, rows in enumerate(strips[:-1]):
         left = left_factor(points.factor[rows])
         for columns in strips[place + 1 :]:
             tile = lower_bounds(left, points.factor[columns], buffer)
-            mask = mask_buffer[: tile.size].reshape(tile.shape)
-            row_hits = np.flatnonzero(np.less(tile, low[rows].max(axis=1)[:, None], out=mask))
-            column_hits = np.flatnonzero(np.less(tile, low[columns].max(axis=1), out=mask))
-            flat, width = tile.reshape(-1), tile.shape[1]
-            i, j = np.divmod(row_hits, width)
-            _merge(low, index, i + rows.start, j + columns.start, flat[row_hits])
-            i, j = np.divmod(column_hits, width)
-            order = np.argsort(j, kind="stable")
-            i, j = i[order], j[order]
-            _merge(low, index, j + columns.start, i + rows.start, flat[column_hits[order]])
+            below, also = (mask[: tile.size].reshape(tile.shape) for mask in masks)
+            row_bar, column_bar = low[rows].max(axis=1), low[columns].max(axis=1)
+            np.less(tile, row_bar[:, None], out=below)
+            np.less(tile, column_bar, out=also)
+            hits = find_places(np.logical_or(below, also, out=below))
+            bounds = tile.reshape(-1)[hits]
+            i, j = np.divmod(hits, tile.shape[1])
+            taken = bounds < row_bar[i]
+            _merge(low, index, i[taken] + rows.start, j[taken] + columns.start, bounds[taken])
+            taken = np.flatnonzero(bounds < column_bar[j])
+            taken = taken[np.argsort(j[taken], kind="stable")]
+            _merge(low, index, j[taken] + columns.start, i[taken] + rows.start, bounds[taken])
     return low, index
 
 

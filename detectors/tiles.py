@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Final, final
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 TILE: Final = 1024
 """Rows and columns of one tile: 4 MiB in single precision, which the last cache level holds."""
@@ -89,16 +89,11 @@ def screen_points(
 ) -> Screened:
     """Return some points in single or double precision, with bounds of what that costs.
 
-    |x|^2 + |y|^2 - 2 x.y, computed in any order of summation from coordinates rounded once, is off by less
-    than 2 (d + 16) u (|x|^2 + |y|^2) with u half a unit in the last place, to first order in d u, plus what
-    underflow can cost.
-
-    Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1.
+    The bounds are `rounding`, plus what underflow can cost.
     """
     given = points.given[rows]
     n, d = given.shape
-    u = (d + 16) * float(np.finfo(dtype).eps) / 2
-    share, underflow = 2 * u / (1 - u), (d + 16) * 4 * float(np.finfo(dtype).tiny)
+    share, underflow = rounding(d, dtype), (d + 16) * 4 * float(np.finfo(dtype).tiny)
     factor, error = np.empty((n, d + 2), dtype), np.empty(n, dtype)
     for part in blocks(n, max(1, WORK // d)):
         centred = (given[part] - points.mean) * points.scale
@@ -108,6 +103,18 @@ def screen_points(
         factor[part, d] = square - error[part]
     factor[:, d + 1] = 1
     return Screened(factor, error)
+
+
+def rounding(d: int, dtype: type[np.floating] = np.float32) -> float:
+    """Return c such that |x|^2 + |y|^2 - 2 x.y is off by less than c (|x|^2 + |y|^2).
+
+    It holds for any order of summation, from coordinates that were rounded once: d + 2 terms and their
+    rounding add up to less than 2 (d + 16) u/(1 - (d + 16) u), with u the largest relative error of one.
+
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1.
+    """
+    u = (d + 16) * float(np.finfo(dtype).eps) / 2
+    return 2 * u / (1 - u)
 
 
 def left_factor(factor: Float[np.ndarray, "b e"]) -> Float[np.ndarray, "b e"]:
@@ -140,7 +147,15 @@ def exact_distances(
     d = a.given.shape[1]
     if len(i) > 2 * max(len(a), len(b)):
         key = a.groups[i] * (b.groups.max() + 1) + b.groups[j]
-        _, first, back = np.unique(key, return_index=True, return_inverse=True)
+        # A table, not a sort: there are few kinds of pairs where there are many pairs.
+        key -= key.min()
+        if key.max() < 4 * len(key):
+            some = np.full(int(key.max()) + 1, -1)
+            some[key] = np.arange(len(key))
+            first = some[some >= 0]
+            back = (np.cumsum(some >= 0) - 1)[key]
+        else:
+            _, first, back = np.unique(key, return_index=True, return_inverse=True)
         i, j = i[first], j[first]
     else:
         back = slice(None)
@@ -151,6 +166,16 @@ def exact_distances(
         difference *= a.scale
         distances[part] = np.sqrt(np.square(difference, out=difference).sum(axis=1))
     return distances[back]
+
+
+def find_places(mask: Bool[np.ndarray, "b c"]) -> Int64[np.ndarray, " p"]:
+    """Return the places of the few that are true, as in the flattened mask, in order."""
+    if mask.size % 8:
+        return np.flatnonzero(mask)
+    # Eight at a time: most are false.
+    words = np.flatnonzero(mask.reshape(-1).view(np.uint64) != 0)
+    places = np.flatnonzero(mask.reshape(-1, 8)[words])
+    return words[places >> 3] * 8 + (places & 7)
 
 
 def blocks(n: int, size: int) -> list[slice]:
