@@ -6,8 +6,8 @@ Writes every figure to OUT/rows.csv and the tables into OUT.md, between its `<!-
 
 Intervals from counts are not simulated. For given counts of the references an interval holds the share for a run
 of flagged counts of the pool, whose ends are searched; the chance of that run is binomial, and the sum over the
-references' counts is the coverage. Where counts of references spread widely, the ends are found on a lattice of them and
-interpolated. Soft scores, labels and the alarm are simulated; their Monte-Carlo errors are among the rows.
+references' counts is the coverage. Where these counts spread widely, the ends are found on a lattice of them
+and interpolated. Soft scores, labels and the alarm are simulated; their Monte-Carlo errors are among the rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scipy.interpolate import RectBivariateSpline
 from poolproof.detectors.labelled import Stratum, labelled_interval, stratified_interval
 from poolproof.detectors.melding import NEVER, lower_draw, share_below, upper_draw
 from poolproof.detectors.mixture import alarm_edges, bin_counts, goodness_of_fit
-from poolproof.detectors.prevalence import Method, interval, lower_bound
+from poolproof.detectors.prevalence import MID, Method, interval, lower_bound
 from poolproof.detectors.soft import Moments, moments, soft_interval
 
 RATES = ((0.95, 0.05), (0.8, 0.1), (0.6, 0.3))
@@ -38,6 +38,9 @@ SHARES = (0.0, 0.02, 0.2, 0.6)
 POOLS = (10_000, 100_000)
 REAL, SYNTHETIC = (-1.0, 1.2), (1.0, 1.0)
 """Mean and deviation of scores."""
+
+PARTS = {"melded": 1.0, "melded-mid": MID}
+"""How much of the chance of a reference count itself is counted against its limits."""
 
 Limits = Callable[[int, int, int], tuple[float, float]]
 """Limits from flagged items, true positives and false positives."""
@@ -129,7 +132,7 @@ def run_of_any(limits: Limits, cell: Cell) -> Callable[[int, int], tuple[float, 
     return ends
 
 
-def run_of_melded(cell: Cell) -> Callable[[int, int], tuple[float, float]]:
+def run_of_melded(cell: Cell, part: float) -> Callable[[int, int], tuple[float, float]]:
     """Return the same for the melded interval, without its limits: one search of a real count for each end.
 
     The lower limit is at most the share where the distribution that it is a quantile of has reached 2.5 %
@@ -157,7 +160,7 @@ def run_of_melded(cell: Cell) -> Callable[[int, int], tuple[float, float]]:
 
     def ends(caught: int, false: int) -> tuple[float, float]:
         q = min(max(x * caught / n + (1 - x) * false / n, 0.0), 1.0)
-        f, t = upper_draw(false, n), upper_draw(caught, n)
+        f, t = upper_draw(false, n, part=part), upper_draw(caught, n, part=part)
         spread = q * (1 - q) / cell.pool + (x * t.spread) ** 2 + ((1 - x) * f.spread) ** 2
         centre, step = cell.pool * q, 2.5 * cell.pool * math.sqrt(spread)
         useless = 1.0 - share_below(0.5, NEVER, f, t)
@@ -166,7 +169,7 @@ def run_of_melded(cell: Cell) -> Callable[[int, int], tuple[float, float]]:
         )
         if x == 0:
             return 0.0, stop
-        f, t = lower_draw(false, n), lower_draw(caught, n)
+        f, t = lower_draw(false, n, part=part), lower_draw(caught, n, part=part)
         start = solve(lambda k: -score(share_below(x, upper_draw(k, cell.pool), f, t), 0.975), centre, step)
         return start, stop
 
@@ -174,16 +177,17 @@ def run_of_melded(cell: Cell) -> Callable[[int, int], tuple[float, float]]:
 
 
 def counts_of(n: int, rate: float, *, stride: float) -> np.ndarray:
-    """Return counts of n within 3.9 deviations of the rate, so many deviations apart, at least one."""
+    """Return counts of n within 3.7 deviations of the rate, so many deviations apart, or all of them."""
     deviation = math.sqrt(n * rate * (1 - rate))
-    ends = max(math.floor(n * rate - 3.9 * deviation), 0), min(math.ceil(n * rate + 3.9 * deviation), n)
-    return np.arange(ends[0], ends[1] + 1, max(int(stride * deviation), 1))
+    low, high = max(math.floor(n * rate - 3.7 * deviation), 0), min(math.ceil(n * rate + 3.7 * deviation), n)
+    parts = math.ceil((high - low) / max(stride * deviation, 1.0))
+    return np.unique(np.linspace(low, high, parts + 1).round().astype(int))
 
 
 def exact_coverage(cell: Cell, ends: Callable[[int, int], tuple[float, float]]) -> float:
     """Return the chance that an interval holds the share, over all counts."""
-    n, coarse = cell.references, 0.5
-    caught, false = (counts_of(n, rate, stride=coarse) for rate in (cell.tpr, cell.fpr))
+    n = cell.references
+    caught, false = (counts_of(n, rate, stride=0.7) for rate in (cell.tpr, cell.fpr))
     grid = np.array([[ends(int(x), int(y)) for y in false] for x in caught])
     all_caught, all_false = np.arange(caught[0], caught[-1] + 1), np.arange(false[0], false[-1] + 1)
     start, stop = (
@@ -199,7 +203,7 @@ def exact_coverage(cell: Cell, ends: Callable[[int, int], tuple[float, float]]) 
 def mean_width(cell: Cell, limits: Limits) -> float:
     """Return the expected width, by sums over a lattice of reference counts and three flagged counts."""
     n = cell.references
-    caught, false = (counts_of(n, rate, stride=0.8) for rate in (cell.tpr, cell.fpr))
+    caught, false = (counts_of(n, rate, stride=1.0) for rate in (cell.tpr, cell.fpr))
     deviation = math.sqrt(3 * cell.pool * cell.flagged * (1 - cell.flagged))
     total = weights = 0.0
     for x, y, (part, step) in itertools.product(caught, false, ((1 / 6, -1), (2 / 3, 0), (1 / 6, 1))):
@@ -219,9 +223,10 @@ def count_rows(cell: Cell, study: str) -> Iterator[Row]:
         "Rogan-Gladen": by_method(cell, "rogan-gladen"),
         "Lang-Reiczigel": by_method(cell, "lang-reiczigel"),
         "melded": by_method(cell, "melded"),
+        "melded-mid": by_method(cell, "melded-mid"),
     }
     for name, limits in methods.items():
-        ends = run_of_melded(cell) if name == "melded" else run_of_any(limits, cell)
+        ends = run_of_melded(cell, PARTS[name]) if name in PARTS else run_of_any(limits, cell)
         yield row(cell, study, name, exact_coverage(cell, ends), mean_width(cell, limits))
     found = [
         (stats.binom.pmf(y, cell.references, cell.fpr), int(y))
@@ -350,7 +355,7 @@ def table(heads: list[str], lines: list[list[str]]) -> str:
 
 def count_table(rows: list[Row], study: str) -> str:
     """Return coverage/width of the intervals from counts, one line a cell, with melded over Lang-Reiczigel."""
-    names = ["naive Wilson", "Rogan-Gladen", "Lang-Reiczigel", "melded", "lower bound"]
+    names = ["naive Wilson", "Rogan-Gladen", "Lang-Reiczigel", "melded", "melded-mid", "lower bound"]
     cells: dict[tuple, dict[str, Row]] = {}
     for r in rows:
         if r.study == study:
@@ -360,11 +365,12 @@ def count_table(rows: list[Row], study: str) -> str:
         figures = [
             percent(by[n].rate) + ("" if by[n].width is None else f" / {by[n].width:.3f}") for n in names
         ]
-        ratio = (by["melded"].width or 0) / (by["Lang-Reiczigel"].width or 1)
-        lines.append(
-            [f"{tpr} / {fpr}", f"{references:,}", f"{pool:,}", f"{share:g}", *figures, f"{ratio:.3f}"]
-        )
-    return table(["TPR / FPR", "references", "pool", "share", *names, "melded / L.-R."], lines)
+        base = by["Lang-Reiczigel"].width or 1.0
+        ratios = [f"{(by[name].width or 0) / base:.3f}" for name in PARTS]
+        lines.append([f"{tpr} / {fpr}", f"{references:,}", f"{pool:,}", f"{share:g}", *figures, *ratios])
+    return table(
+        ["TPR / FPR", "references", "pool", "share", *names, "melded / L.-R.", "melded-mid / L.-R."], lines
+    )
 
 
 def simple_table(rows: list[Row], study: str, first: str) -> str:
@@ -441,9 +447,9 @@ def main() -> None:
     args = parser.parse_args()
     started, rows, study = time.process_time(), [], ""
     for r in all_rows(args.repetitions, args.seed):
-        if r.study != study:
+        if r.study != study or len(rows) % 50 == 0:
             study = r.study
-            print(f"{time.process_time() - started:6.0f} s  {study}", flush=True)
+            print(f"{time.process_time() - started:6.0f} s  {len(rows)} rows, {study}", flush=True)
         rows.append(r)
     args.out.mkdir(parents=True, exist_ok=True)
     with (args.out / "rows.csv").open("w", newline="") as file:

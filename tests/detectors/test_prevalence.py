@@ -26,7 +26,7 @@ from poolproof.detectors.prevalence import (
 )
 from poolproof.errors import InputError
 
-METHODS: tuple[Method, ...] = ("melded", "lang-reiczigel", "rogan-gladen")
+METHODS: tuple[Method, ...] = ("melded", "melded-mid", "lang-reiczigel", "rogan-gladen")
 
 counts = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -90,8 +90,20 @@ def test_limits_are_ordered(
     """For any counts 0 <= lower <= upper <= 1, and melded limits hold the point."""
     found = interval(*pool, *synthetic, *real, method=method)
     assert 0 <= found.lower <= found.upper <= 1
-    if found.point is not None and method == "melded":
+    if found.point is not None and method in ("melded", "melded-mid"):
         assert found.lower - 1e-6 <= found.point <= found.upper + 1e-6
+
+
+@pytest.mark.property
+@settings(deadline=None, max_examples=40)
+@given(counts, counts, counts)
+def test_melded_mid_lies_within_melded(
+    pool: tuple[int, int], synthetic: tuple[int, int], real: tuple[int, int]
+) -> None:
+    """Counting less of the references' own chance narrows the interval on both sides."""
+    wide, narrow = (interval(*pool, *synthetic, *real, method=m) for m in ("melded", "melded-mid"))
+    assert wide.lower <= narrow.lower + 1e-6
+    assert narrow.upper <= wide.upper + 1e-6
 
 
 @pytest.mark.property
