@@ -23,7 +23,7 @@ def poolproof(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Com
     )
 
 
-@pytest.mark.parametrize("command", [[], ["audit"], ["report"], ["verify"], ["quickstart"]])
+@pytest.mark.parametrize("command", [[], ["audit"], ["report"], ["verify"], ["quickstart"], ["detect"]])
 def test_help_is_complete(command: list[str]) -> None:
     """Every command explains itself and every option of it."""
     result = poolproof(*command, "--help")

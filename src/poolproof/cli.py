@@ -290,11 +290,32 @@ def _print_audit(report: dict[str, Any], out: Path) -> None:
         typer.echo(
             f"            {tiers['detected']['count']} flagged by the {tiers['detected']['detector']} detector"
         )
+    for line in _check_lines(report["checks"]):
+        typer.echo(line)
     counts = ", ".join(f"{n} {status}" for status, n in pool["status"].items() if n)
     typer.echo(f"items       {pool['audited']} of {pool['items']}: {counts}")
     for note in report["notes"]:
         typer.echo(f"note        {note}")
     typer.echo(f"report      {out / 'report.html'}")
+
+
+def _check_lines(checks: dict[str, Any]) -> list[str]:
+    """What the checks before the share found, the remarkable alone."""
+    lines = []
+    files, alarm, matched = checks["files"], checks["alarm"], checks["matched"]
+    if files is not None:
+        verdicts = [match["verdict"] for match in files["comparable"].values() if match is not None]
+        confounded = files["confounding"] is not None and files["confounding"]["verdict"] == "confounded"
+        if confounded or "incomparable" in verdicts or files["pool_unmatched"] > 0.1:
+            lines += [f"files       {words}" for words in files["words"]]
+    if matched is not None and matched["share"] is not None:
+        share = matched["share"]
+        lines.append(
+            f"            made alike ({matched['target']}): {_percent(share['lower'])} to {_percent(share['upper'])}"
+        )
+    if alarm is not None and alarm["fires"]:
+        lines.append(f"scores      {alarm['words']}")
+    return lines
 
 
 def _close(report: dict[str, Any], gates: list[Gate], max_unreadable: float) -> None:
