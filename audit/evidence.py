@@ -52,7 +52,7 @@ EVIDENCE: Final = pa.schema(
             metadata={"doc": "a mark written in memory would be found"},
         ),
         pa.field("forensic", pa.binary(), metadata={"doc": "weight-free features, float32"}),
-        pa.field("embedding", pa.binary(), metadata={"doc": "model features, float16, unit length"}),
+        pa.field("embedding", pa.binary(), metadata={"doc": "model features, float16"}),
     ]
 )
 """Columns of `RUN/evidence/part-*.parquet`. Vectors are bytes because a null inside a fixed-size list
