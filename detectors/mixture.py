@@ -20,8 +20,9 @@ from jaxtyping import Float, Float64, Int, Int64
 from poolproof.detectors.prevalence import check_level
 from poolproof.errors import InputError, UnreliableEstimate
 
-N_BINS: Final = 20
-"""Bins of the alarm: enough to see half a standard deviation, few enough to fill."""
+N_BINS: Final = 14
+"""Bins of the alarm. Fewer see broad shifts better, more see narrow ones: of pools half a deviation off towards
+the real scores, 14 bins see 96 % and 20 bins 93 % (2,000 references, 100,000 items)."""
 
 ITEMS_PER_BIN: Final = 10
 """References, both classes together, that a bin of the alarm has at least."""

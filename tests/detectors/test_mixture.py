@@ -100,6 +100,14 @@ def test_half_a_deviation_of_the_generator_raises_the_alarm() -> None:
     assert alarms(20, 1, share=0.2, shift=0.5) >= 0.9
 
 
+@pytest.mark.slow
+@pytest.mark.coverage
+@pytest.mark.parametrize("shift", [-0.5, 0.5])
+def test_half_a_deviation_either_way_raises_the_alarm(shift: float) -> None:
+    """Also towards the real scores, where the change hides better: 90 %, less the chance of 300 draws."""
+    assert alarms(300, 6, share=0.2, shift=shift) >= 0.9 - 2 * math.sqrt(0.9 * 0.1 / 300)
+
+
 @pytest.mark.coverage
 def test_another_kind_of_real_images_raises_the_alarm() -> None:
     """A quarter of a deviation in the real scores is seen in 9 of 10 pools."""
@@ -163,10 +171,10 @@ def test_the_same_seed_gives_the_same_alarm() -> None:
 
 
 def test_bins_share_the_mass() -> None:
-    """Twenty bins hold a twentieth of the mixed references each, whatever their sizes."""
+    """Twenty bins, where asked for, hold a twentieth of the mixed references each, whatever their sizes."""
     rng = np.random.default_rng(1)
     real, synthetic = rng.normal(-1, 1, 4000), rng.normal(1, 1, 400)
-    edges = alarm_edges(real, synthetic)
+    edges = alarm_edges(real, synthetic, 20)
     mass = bin_counts(real, edges) / 8000 + bin_counts(synthetic, edges) / 800
     assert len(mass) == 20
     assert mass == pytest.approx(np.full(20, 0.05), abs=0.002)
