@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int, UInt64
 
 from poolproof.audit.calibration import Calibration, Choice, fit_of
 from poolproof.audit.checks import Checks, check_files, check_scores
+from poolproof.audit.estimate import rest_level
 from poolproof.audit.items import Tally
 from poolproof.audit.matched import MatchedSet, draw_rows, estimate_matched
 from poolproof.audit.metadata import Facts, read_facts
@@ -77,7 +78,7 @@ class Checker:
                     [facts[role] for role in ("pool", "real", "synthetic")],
                     embedder=self.embedder,
                     choice=self.choice,
-                    level=self.level,
+                    level=rest_level(self.level, self.run.plan().meta["sample"]),
                     rng=matching,
                     tick=tick,
                 )

@@ -7,6 +7,7 @@ and the hashes of those it learnt from, so that it is never tried on what it kno
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -108,6 +109,8 @@ def fit_on_pools(spec: FitSpec, *, progress: AbstractProgress | None = None) -> 
     """
     if not 0 < spec.hold_out < 1:
         raise InputError(f"--hold-out is {spec.hold_out}; it must lie between 0 and 1, for example 0.3")
+    if spec.seed < 0:
+        raise InputError(f"--seed is {spec.seed}; it must be 0 or more")
     progress = progress or Silence()
     embedder = _embedder_of(spec)
     roles = {"real": spec.real} | ({} if spec.synthetic is None else {"synthetic": spec.synthetic})
@@ -284,29 +287,48 @@ def _read_pools(
     progress: AbstractProgress,
 ) -> RunFolder:
     """Scans pools into a folder, or goes on with it; refuses one that was made with other settings."""
+    _check_places(out, roles, workers)
     run = RunFolder(out)
     out.mkdir(parents=True, exist_ok=True)
     scorer = Scorer(embedder, marks=False, cache=None if cache is None else str(cache))
     scanned = scan_settings(scorer)
     kept = {k: v for k, v in settings.items() if k not in ("out", "workers", "cache")}
     text = json.dumps(kept | {"pools": dict(roles)} | scanned, default=str, sort_keys=True)
-    file = out / SETTINGS
-    if file.is_file() and file.read_text("utf-8") != text:
+    file, plans = out / SETTINGS, {}
+    pinned = file.is_file()
+    if pinned and file.read_text("utf-8") != text:
         raise InputError(
             f"--out {str(out)!r} was made with other settings; give the same to continue, or another folder"
         )
-    with replace_file(file) as temporary:
-        temporary.write_text(text, "utf-8")
     for role, path in roles.items():
         folder = run.folder(role)
         folder.mkdir(parents=True, exist_ok=True)
         plan_file = folder / "plan.parquet"
-        if plan_file.is_file():
-            plan = read_plan(plan_file)
+        if pinned and plan_file.is_file():
+            plans[role] = read_plan(plan_file)
         else:
-            plan = make_plan(open_pool(path), plan_file, rng=np.random.default_rng(0))
+            plans[role] = make_plan(open_pool(path), plan_file, rng=np.random.default_rng(0))
+    # only now, so that a pool that cannot be opened settles nothing
+    with replace_file(file) as temporary:
+        temporary.write_text(text, "utf-8")
+    for role, plan in plans.items():
         scan(run, role, plan, scorer, hash_json(scanned), workers, progress)
     return run
+
+
+def _check_places(out: Path, roles: Mapping[str, str], workers: int | None) -> None:
+    """Raises InputError for a number of workers below 0, one pool in two roles, or an output on an input."""
+    if workers is not None and workers < 0:
+        raise InputError(f"--workers is {workers}; it must be 0 or more")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out is {str(out)!r}, a file; give a folder")
+    places = {role: os.path.realpath(path) for role, path in roles.items()}
+    if len(set(places.values())) < len(places):
+        raise InputError(f"{' and '.join(f'--{role}' for role in roles)} are the same pool; give two pools")
+    if os.path.realpath(out) in places.values():
+        raise InputError(
+            f"--out is {str(out)!r}, an input; nothing is written there, give another folder"
+        )
 
 
 def _references(run: RunFolder, roles: Mapping[str, str], embedder: str) -> dict[str, Reference]:

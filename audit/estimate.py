@@ -90,9 +90,8 @@ def estimate_share(
         assumes.append(
             "The audited items are a uniform random sample of the pool; its error is in the interval."
         )
-    # under a sampled floor the error is split over two limits, so the rest is asked at half of it
-    rest_level = split_level(level) if sample is not None else level
-    found = _estimate_rest(tally, rest, calibration, why, rest_level, checks or Checks())
+    at = rest_level(level, sample)
+    found = _estimate_rest(tally, rest, calibration, why, at, checks or Checks())
     if found.assumes is not None:
         assumes.append(found.assumes)
         if tally.answered_rest < rest:
@@ -103,7 +102,7 @@ def estimate_share(
             return with_sampled_floor(hits, n, part, level=level)
         return with_floor(hits, part, rest)
 
-    estimates = () if rest == 0 else _estimate_all(tally, calibration, rest_level, checks or Checks())
+    estimates = () if rest == 0 else _estimate_all(tally, calibration, at, checks or Checks())
     return Share(
         whole(found.interval),
         found.method,
@@ -111,6 +110,18 @@ def estimate_share(
         found.why,
         tuple(replace(whole(part), method=part.method) for part in estimates),
     )
+
+
+def rest_level(level: float, sample: int | None) -> float:
+    """The level at which the share among the items without a finding is asked for.
+
+    Under a sampled floor the error is split over two limits, the floor's and the rest's.
+
+    Args:
+        level: of the share of the whole.
+        sample: number of items drawn, None for a full audit.
+    """
+    return level if sample is None else split_level(level)
 
 
 def _estimate_rest(

@@ -99,7 +99,8 @@ def merge_small(groups: Groups) -> Groups:
     merged: Groups = {}
     for grouping in GROUPINGS:
         mine = Counter({name: tally.scored for (by, name), tally in groups.items() if by == grouping})
-        large = [name for name, n in mine.most_common(MOST_GROUPS) if n >= FEWEST]
+        # a folder may bear the name of the rest: it is put with it
+        large = [name for name, n in mine.most_common(MOST_GROUPS) if n >= FEWEST and name != OTHERS]
         kept: Groups = {(grouping, name): groups[grouping, name] for name in large}
         rest = GroupTally()
         for name in mine:

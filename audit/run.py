@@ -136,7 +136,8 @@ def audit_pool(
         for role, path in roles.items():
             if path is not None:
                 sample = spec.sample if role == "pool" else None
-                plans[role] = _plan(run.folder(role), path, spec, sample, streams[role])
+                pinned = _pinned(run, role) is not None
+                plans[role] = _plan(run.folder(role), path, spec, sample, streams[role], pinned=pinned)
         write_json(run.config, settings)
         for role, plan in plans.items():
             scan(run, role, plan, scorer, config_sha256, spec.workers, progress)
@@ -254,10 +255,15 @@ def _check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
             )
 
 
-def _plan(folder: Path, path: str, spec: AuditSpec, sample: int | None, rng: np.random.Generator) -> Plan:
-    """The pinned plan where there is one, else a new one."""
+def _plan(
+    folder: Path, path: str, spec: AuditSpec, sample: int | None, rng: np.random.Generator, *, pinned: bool
+) -> Plan:
+    """The pinned plan where the run's settings name its pool, else a new one.
+
+    A call that failed before the settings were written may have left the plan of another pool.
+    """
     file = folder / "plan.parquet"
-    if file.is_file():
+    if pinned and file.is_file():
         return read_plan(file)
     folder.mkdir(parents=True, exist_ok=True)
     return make_plan(open_pool(path), file, rng=rng, shard_size=spec.shard_size, sample=sample)

@@ -65,6 +65,8 @@ def check_spec(spec: AuditSpec) -> None:
                 raise InputError(
                     f"{name} and {other} are the same pool, {path!r}; a reference must be disjoint"
                 )
+    if spec.out.exists() and not spec.out.is_dir():
+        raise InputError(f"--out is {str(spec.out)!r}, a file; give a folder")
     if os.path.realpath(spec.out) in real_paths.values():
         raise InputError(
             f"--out is {str(spec.out)!r}, an input; nothing is written there, give another folder"

@@ -228,11 +228,17 @@ def _groups(audit: Audit) -> dict[str, Any] | None:
     if not groups or calibration.true_positives is None:
         return None
     counts = {
-        f"{by}\0{name}": GroupCounts(tally.flagged_rest, tally.answered_rest, tally.hits)
+        f"{by}\0{name}": GroupCounts(
+            tally.flagged_rest,
+            tally.answered_rest,
+            tally.hits,
+            unanswered=tally.scored - tally.hits - tally.answered_rest,
+        )
         for (by, name), tally in groups.items()
     }
     rates = (*calibration.true_positives, *calibration.false_positives)
-    shares = subgroup_shares(counts, *rates, level=audit.spec.level).shares
+    sampled = audit.plan.meta["sample"] is not None
+    shares = subgroup_shares(counts, *rates, level=audit.spec.level, sampled=sampled).shares
     return {
         "level": audit.spec.level,
         "rows": [

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from poolproof.detectors.melding import least_limit, lower_draw, upper_draw, upper_limit
-from poolproof.detectors.prevalence import Interval, check_count, check_level, interval, with_floor
+from poolproof.detectors.prevalence import (
+    Interval,
+    check_count,
+    check_level,
+    interval,
+    split_level,
+    with_floor,
+    with_sampled_floor,
+)
 from poolproof.errors import InputError
 
 
@@ -16,13 +24,15 @@ class GroupCounts:
 
     Attributes:
         flagged_rest: items above the threshold, hits left out.
-        rest: scored items that are no hits.
+        rest: scored items that are no hits and that the detector has a score for.
         hits: items known to be synthetic (signed, declared, marked).
+        unanswered: scored items that are no hits and that it has no score for; they count as the rest does.
     """
 
     flagged_rest: int
     rest: int
     hits: int
+    unanswered: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ def subgroup_shares(
     real: int,
     *,
     level: float = 0.95,
+    sampled: bool = False,
 ) -> SubgroupShares:
     """Return the share of each part of a pool, with limits that hold for all parts at once.
 
@@ -62,11 +73,13 @@ def subgroup_shares(
         false_positives: real references above the threshold.
         real: real references, at least 1.
         level: confidence level in (0, 1) of all intervals together.
+        sampled: whether the counts are of a uniform sample of the pool, so that hits have an error of their own.
 
     Raises:
         InputError: there is no part, a part has no items, a count or the level is out of range.
 
-    Source: Bonferroni's inequality; each interval as `interval` and `with_floor` in `detectors/prevalence.py`.
+    Source: Bonferroni's inequality; each interval as `interval` and `with_floor`, or `with_sampled_floor`, in
+        `detectors/prevalence.py`.
     Assumes: as `interval`, within each part: t and f are the same in all of them. A part whose images have
         another size, codec or subject than the references breaks this before the whole pool does.
     """
@@ -78,12 +91,17 @@ def subgroup_shares(
         rest = None
         if group.rest > 0:
             references = true_positives, synthetic, false_positives, real
-            rest = interval(group.flagged_rest, group.rest, *references, level=single)
+            at = split_level(single) if sampled else single
+            rest = interval(group.flagged_rest, group.rest, *references, level=at)
         elif group.flagged_rest:
             raise InputError(
                 f"{name}: got {group.flagged_rest} flagged of {group.rest}, allowed 0: count again"
             )
-        shares[name] = with_floor(group.hits, rest, group.rest)
+        others = group.rest + group.unanswered
+        if sampled:
+            shares[name] = with_sampled_floor(group.hits, group.hits + others, rest, level=single)
+        else:
+            shares[name] = with_floor(group.hits, rest, others)
     return SubgroupShares(shares, level, single)
 
 

@@ -174,3 +174,13 @@ def test_bad_settings_are_named(tmp_path: Path, options: dict[str, object], mess
     write_class(tmp_path / "pool", 2, synthetic=False, seed=1)
     with pytest.raises(InputError, match=message):
         audit(tmp_path, **options)
+
+
+def test_a_sample_can_be_matched(tmp_path: Path, references: dict[str, str]) -> None:
+    """In a sample the estimate on files made alike shares its error with the floor's, as the others do."""
+    write_mixed(tmp_path / "pool", 30, 30, seed=17)
+    report = audit(tmp_path, match="always", sample=50, **references)
+    assert report["checks"]["matched"]["share"]["level"] == pytest.approx(0.975)
+    matched = report["estimates"][-1]
+    assert (matched["method"], matched["level"]) == ("matched", 0.95)
+    assert matched["lower"] <= 0.5 <= matched["upper"]

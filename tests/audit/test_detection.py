@@ -32,7 +32,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spec(pools: Path, out: Path, **options: object) -> FitSpec:
     """A fit on the module's references."""
     given = {"real": str(pools / "real"), "synthetic": str(pools / "synthetic"), "embedder": "forensic"}
-    return FitSpec(out, workers=0, **(given | options))  # pyright: ignore[reportArgumentType]
+    return FitSpec(out, **(given | {"workers": 0} | options))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +174,8 @@ def test_a_fit_continues_and_is_repeatable(pools: Path, fitted: Path, tmp_path: 
         ({"hold_out": 1.0}, "--hold-out"),
         ({"weights": Path("x.pth")}, "--weights"),
         ({"real": "nowhere"}, "no such file or folder"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"workers": -1}, "--workers is -1"),
     ],
 )
 def test_bad_settings_are_named(
@@ -188,3 +190,22 @@ def test_no_detector_is_one_line(pools: Path, tmp_path: Path) -> None:
     """A folder without a detector, or with a damaged one, is refused."""
     with pytest.raises(InputError, match=r"detector\.json"):
         score_pool(TrySpec(tmp_path / "s", tmp_path, {"pool": str(pools / "pool")}, workers=0))
+
+
+def test_inputs_are_never_the_output(pools: Path, tmp_path: Path) -> None:
+    """A pool or a file in place of the output, and one pool for both classes, are refused, and nothing is written."""
+    with pytest.raises(InputError, match="an input"):
+        fit_on_pools(spec(pools, pools / "real"))
+    assert all(path.suffix == ".png" for path in (pools / "real").iterdir())
+    with pytest.raises(InputError, match="a file; give a folder"):
+        fit_on_pools(spec(pools, next((pools / "real").iterdir())))
+    with pytest.raises(InputError, match="the same pool"):
+        fit_on_pools(spec(pools, tmp_path / "d", synthetic=str(pools / "other-real" / ".." / "real")))
+
+
+def test_a_pool_that_cannot_be_opened_settles_nothing(pools: Path, tmp_path: Path) -> None:
+    """After a mistyped pool the same folder takes the right one, and what it then reads is that one."""
+    with pytest.raises(InputError, match="no such file or folder"):
+        fit_on_pools(spec(pools, tmp_path / "d", real=str(pools / "other-real"), synthetic="nowhere"))
+    figures = fit_on_pools(spec(pools, tmp_path / "d"))
+    assert figures["n_real"] == 30

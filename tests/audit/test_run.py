@@ -216,3 +216,23 @@ def test_verify_finds_what_was_changed(tmp_path: Path) -> None:
     assert "shard 1: its evidence is not what was written" in faults
     assert "shard 2: not finished" in faults
     assert "statuses add up to 15" in faults
+
+
+def test_a_call_that_failed_pins_no_pool(tmp_path: Path, references: dict[str, str]) -> None:
+    """After a mistyped reference the same folder takes another pool and reads that one, not the first."""
+    write_mixed(tmp_path / "pool", 12, 4, seed=5)
+    with pytest.raises(InputError, match="no such file or folder"):
+        run(tmp_path, real="nowhere")
+    other = write_class(tmp_path / "other", 9, synthetic=False, seed=6)
+    assert run(tmp_path, pool=str(other))["pool"]["items"] == 9
+    with pytest.raises(InputError, match="no such file or folder"):
+        run(tmp_path, pool=str(other), real=references["real"], synthetic="nowhere")
+    real = write_class(tmp_path / "real", 20, synthetic=False, seed=7)
+    assert run(tmp_path, pool=str(other), real=str(real))["references"]["real"]["items"] == 20
+
+
+def test_a_file_in_place_of_the_output_is_refused(tmp_path: Path) -> None:
+    """One line says that --out is a file."""
+    pool = write_mixed(tmp_path / "pool", 2, 1, seed=5)
+    with pytest.raises(InputError, match="a file; give a folder"):
+        run(tmp_path, out=next(pool.iterdir()))

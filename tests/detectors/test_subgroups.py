@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from poolproof.detectors.prevalence import interval, with_floor
+from poolproof.detectors.prevalence import interval, with_floor, with_sampled_floor
 from poolproof.detectors.subgroups import GroupCounts, subgroup_shares, unknown_generator_interval
 from poolproof.errors import InputError
 
@@ -32,6 +32,28 @@ def test_a_part_of_hits_alone_is_all_synthetic() -> None:
     """Where every item is known to be synthetic nothing is estimated."""
     found = subgroup_shares({"signed": GroupCounts(0, 0, 9), "rest": GroupCounts(5, 100, 0)}, *REFERENCES)
     assert (found.shares["signed"].lower, found.shares["signed"].upper) == (1.0, 1.0)
+
+
+def test_items_without_a_score_count_as_the_rest_does() -> None:
+    """Hits weigh by all items of a part, and a part without a single score is between its hits and 1."""
+    found = subgroup_shares(
+        {"half": GroupCounts(30, 100, 50, unanswered=50), "none": GroupCounts(0, 0, 40, unanswered=60)},
+        *REFERENCES,
+    )
+    half = interval(30, 100, *REFERENCES, level=found.single_level)
+    assert found.shares["half"] == with_floor(50, half, 150)
+    none = found.shares["none"]
+    assert (none.point, none.lower, none.upper) == (None, 0.4, 1.0)
+
+
+def test_hits_of_a_sample_have_an_error() -> None:
+    """In a sample half of a part's error goes to its hits, so a part of hits alone is not certainly all synthetic."""
+    parts = {"a": GroupCounts(0, 40, 40), "b": GroupCounts(0, 0, 30)}
+    found = subgroup_shares(parts, *REFERENCES, sampled=True)
+    rest = interval(0, 40, *REFERENCES, level=0.9875)
+    assert found.shares["a"] == with_sampled_floor(40, 80, rest, level=0.975)
+    assert found.shares["b"].lower < 1.0
+    assert found.shares["a"].lower < subgroup_shares(parts, *REFERENCES).shares["a"].lower
 
 
 @pytest.mark.coverage
