@@ -10,7 +10,7 @@ import pytest
 from image_pools import add_evidence, write_class, write_mixed
 from PIL import Image
 
-from poolproof.audit.plan import make_plan
+from poolproof.audit.plan import Shard, make_plan
 from poolproof.audit.pool import open_pool
 from poolproof.audit.run import audit_pool
 from poolproof.audit.score import Scorer, score_shard
@@ -134,3 +134,19 @@ def test_audit_with_an_embedding_model(tmp_path: Path, clip: str) -> None:
     assert report["set"]["frechet_distance"] is not None
     assert len(report["manifest"]["weights_sha256"]) == 64
     assert 0 <= report["share"]["lower"] <= report["share"]["upper"] <= 1
+
+
+def test_a_cache_spares_the_model(tmp_path: Path, clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a cache each image's vector is made once, whatever run asks for it, and is the same."""
+    write_class(tmp_path / "pool", 4, synthetic=False, seed=1)
+    pool = open_pool(tmp_path / "pool")
+    shard = Shard(0, pool.reader, tuple(pool.refs()))
+    first = score_shard(shard, Scorer(clip, marks=False, cache=str(tmp_path / "cache")))
+    again = Scorer(clip, marks=False, cache=str(tmp_path / "cache"))
+    assert again.model is not None
+
+    def refuse(images: object) -> None:
+        raise AssertionError("embedded once more")
+
+    monkeypatch.setattr(type(again.model), "embed", lambda self, images: refuse(images))
+    assert score_shard(shard, again)["embedding"].equals(first["embedding"])
