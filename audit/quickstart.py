@@ -162,7 +162,7 @@ def summarise(out: Path, report: Mapping[str, Any], pools: QuickstartPools, seco
         seconds: that the whole demonstration took.
 
     Returns:
-        truth, share (point, lower, upper, level; None where the audit withheld it), covered (whether the
+        truth, share (point, lower, upper, level, why; None where the audit withheld it), covered (whether the
         interval holds the truth; None without a share), seconds, seed.
     """
     share = report.get("share")
@@ -170,7 +170,7 @@ def summarise(out: Path, report: Mapping[str, Any], pools: QuickstartPools, seco
         "truth": pools.truth,
         "share": None
         if share is None
-        else {name: share[name] for name in ("point", "lower", "upper", "level")},
+        else {name: share[name] for name in ("point", "lower", "upper", "level", "why")},
         "covered": None if share is None else bool(share["lower"] <= pools.truth <= share["upper"]),
         "seconds": seconds,
         "seed": pools.seed,

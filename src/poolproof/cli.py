@@ -219,9 +219,10 @@ def quickstart(
     )
     _render(out)
     share = result["share"]
-    typer.echo(
-        f"share    {_percent(share['point'])}  ({_percent(share['lower'])} to {_percent(share['upper'])})"
-    )
+    point = "not told" if share["point"] is None else _percent(share["point"])
+    typer.echo(f"share    {point}  ({_percent(share['lower'])} to {_percent(share['upper'])})")
+    if share["why"]:
+        typer.echo(f"         {share['why']}")
     typer.echo(f"truth    {_percent(result['truth'])}")
     typer.echo(f"covered  {'yes' if result['covered'] else 'no'}    {result['seconds']:.0f} s    seed {seed}")
     typer.echo(f"report   {out / 'report.html'}")

@@ -283,7 +283,7 @@ def test_too_many_images_and_negative_seeds_are_refused(tmp_path: Path) -> None:
 def test_summary_sets_the_finding_beside_the_truth(built: Built, tmp_path: Path) -> None:
     """The summary says whether the interval holds the truth, on disk as in memory; no share, no claim."""
     truth = built.pools.truth
-    share = {"point": truth, "lower": truth - 0.1, "upper": truth, "level": 0.95}
+    share = {"point": truth, "lower": truth - 0.1, "upper": truth, "level": 0.95, "why": None}
     summary = summarise(tmp_path, {"share": share | {"method": "melding"}}, built.pools, 12.5)
     assert summary == {"truth": truth, "share": share, "covered": True, "seconds": 12.5, "seed": 0}
     assert json.loads((tmp_path / "quickstart.json").read_text("utf-8")) == summary
