@@ -171,7 +171,10 @@ def _hull(melded: Interval, matched: Interval, bound: Interval, doubt: str | Non
     if doubt is not None:
         lower, upper, point, why = min(bound.lower, matched.lower), 1.0, None, doubt
     elif not _overlap(melded, matched):
-        point, why = None, "the share changes when size and codec are made alike; the limits hold both estimates"
+        point, why = (
+            None,
+            "the share changes when size and codec are made alike; the limits hold both estimates",
+        )
     elif point is None or matched.point is None:
         point, why = None, "with size and codec made alike the detector cannot tell the references apart"
     if why is not None:
