@@ -29,7 +29,7 @@ from poolproof.audit.run import RunFolder, scan, scan_settings
 from poolproof.audit.score import Scorer
 from poolproof.detectors.calibrate import calibrate_fixed
 from poolproof.detectors.conformal import conformal_pvalues, conformal_threshold
-from poolproof.detectors.detector import AbstractDetector
+from poolproof.detectors.detector import AbstractDetector, split_finite
 from poolproof.detectors.embed import find_weights, resolve_embedder
 from poolproof.detectors.folds import FEWEST
 from poolproof.detectors.kinds import KINDS, fit_detector
@@ -360,7 +360,7 @@ def _fit(
     rng: np.random.Generator,
 ) -> AbstractDetector:
     settings: dict[str, Any] = {} if spec.weights is None else {"path": spec.weights}
-    features = {role: each.features[fitted[role]] for role, each in references.items()}
+    features = {role: split_finite(each.features[fitted[role]])[0] for role, each in references.items()}
     return fit_detector(
         spec.detector, features.get("real"), features.get("synthetic"), reader=embedder, rng=rng, **settings
     )

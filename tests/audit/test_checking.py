@@ -9,12 +9,15 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from image_pools import draw, encode, write_class, write_mixed
 from PIL import Image
 
+from poolproof.audit import score
 from poolproof.audit.run import audit_pool
 from poolproof.audit.spec import AuditSpec
+from poolproof.detectors.forensic import forensic_features
 from poolproof.errors import InputError
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text("utf-8"))
@@ -184,3 +187,37 @@ def test_a_sample_can_be_matched(tmp_path: Path, references: dict[str, str]) -> 
     matched = report["estimates"][-1]
     assert (matched["method"], matched["level"]) == ("matched", 0.95)
     assert matched["lower"] <= 0.5 <= matched["upper"]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"synthetic": None}, {"detector": "real-distance"}, {"detector": "knn"}]
+)
+def test_features_that_are_not_finite_cost_their_own_item(
+    tmp_path: Path, references: dict[str, str], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Items and references whose features overflow are abstained from; the share of the others is told."""
+
+    def overflow(pixels: np.ndarray) -> np.ndarray:
+        features = forensic_features(pixels)
+        if pixels[0, 0, 0] % 5 == 0:
+            features[0] = np.inf
+        return features
+
+    monkeypatch.setattr(score, "forensic_features", overflow)
+    write_mixed(tmp_path / "pool", 40, 40, seed=18)
+    report = audit(tmp_path, **(references | options))
+    rows = pq.read_table(tmp_path / "run" / "items.parquet").to_pylist()
+    assert {row["status"] for row in rows} == {"scored"}
+    assert 0 < sum(row["score"] is None for row in rows) < 40
+    assert report["share"]["lower"] <= 0.5 <= report["share"]["upper"]
+    assert 10 < report["tiers"]["detected"]["fpr"]["n"] < 100
+    assert report["set"]["precision"] is not None
+
+
+def test_too_few_references_for_a_kind_leave_the_floor(tmp_path: Path) -> None:
+    """Twelve references cannot fit a distance on their half: the floor remains, with the reason."""
+    write_mixed(tmp_path / "pool", 10, 4, seed=19)
+    real = write_class(tmp_path / "real", 12, synthetic=False, seed=20)
+    share = audit(tmp_path, real=str(real), detector="real-distance")["share"]
+    assert (share["method"], share["point"]) == ("floor", None)
+    assert "allowed 10 or more" in share["why"]
