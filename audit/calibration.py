@@ -85,7 +85,7 @@ def choose_detector(spec: str, embedder: str) -> tuple[Choice, str]:
             return spec, embedder
         if embedder == "auto" and not tied.endswith(":"):
             return spec, tied
-        wanted = f"one that begins with {tied}" if tied.endswith(":") else tied
+        wanted = f"one such as {tied}clip:MODEL/TAG" if tied.endswith(":") else tied
         raise InputError(
             f"--detector {spec}: got the embedder {embedder!r}, allowed {wanted}: give --embedder"
         )

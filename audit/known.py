@@ -97,8 +97,9 @@ def _read(file: Path) -> pa.Table:
     try:
         return pq.read_table(file, columns=["class", "digest", "score", "fitted", "tuned"])
     except (pa.ArrowInvalid, OSError, KeyError) as error:
+        got = f"{file.name} that is no list of references"
         raise InputError(
-            f"detector {str(file.parent)!r}: {file.name} is damaged ({error}); fit it anew"
+            f"detector {file.parent}: got {got}, allowed the file as saved: fit it anew"
         ) from error
 
 

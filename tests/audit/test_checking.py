@@ -18,6 +18,7 @@ from poolproof.audit import score
 from poolproof.audit.run import audit_pool
 from poolproof.audit.spec import AuditSpec
 from poolproof.detectors.forensic import forensic_features
+from poolproof.detectors.subgroups import unknown_generator_interval
 from poolproof.errors import InputError
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text("utf-8"))
@@ -149,6 +150,29 @@ def test_named_generators_are_left_out_in_turn(tmp_path: Path, references: dict[
     assert rows["noisy"]["left_out"]["x"] < 0.5 * rows["noisy"]["left_out"]["n"]
     unknown = report["generators"]["unknown"]
     assert unknown["lower"] <= 1 / 3 <= unknown["upper"]
+    # the false alarms are those of the detector that flagged the pool
+    detected = report["tiers"]["detected"]
+    left_out = {name: tuple(row["left_out"].values()) for name, row in rows.items()}
+    expected = unknown_generator_interval(
+        detected["count"], 60, left_out, detected["fpr"]["x"], detected["fpr"]["n"]
+    )
+    assert (unknown["lower"], unknown["upper"]) == pytest.approx((expected.lower, expected.upper))
+
+
+def test_nothing_is_said_of_unknown_generators_where_the_rates_are_set_aside(
+    tmp_path: Path, references: dict[str, str]
+) -> None:
+    """References that cannot be compared with the pool tell no share for an unknown generator either."""
+    for name, seed in (("a", 21), ("b", 22)):
+        write_class(tmp_path / "synthetic" / name, 20, synthetic=True, seed=seed)
+    (tmp_path / "pool").mkdir()
+    rng = np.random.default_rng(23)
+    for i in range(20):
+        (tmp_path / "pool" / f"{i}.png").write_bytes(encode(draw(rng, synthetic=False, side=160)))
+    report = audit(tmp_path, real=references["real"], synthetic=str(tmp_path / "synthetic"))
+    assert report["share"]["method"] == "floor"
+    assert len(report["generators"]["rows"]) == 2
+    assert report["generators"]["unknown"] is None
 
 
 @pytest.mark.parametrize("detector", ["knn", "forensic", "real-distance"])
@@ -168,7 +192,7 @@ def test_other_detectors_give_a_share_that_holds(
         ({"match": "sometimes"}, "--match is"),
         ({"detector": "nothing"}, "--detector: got 'nothing'"),
         ({"detector": "univfd"}, "poolproof detect fit"),
-        ({"detector": "rigid"}, "begins with rigid:"),
+        ({"detector": "rigid"}, "such as rigid:clip"),
         ({"detector": "forensic", "embedder": "clip:ViT-B-32/x.pt"}, "--detector forensic"),
     ],
 )

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from image_pools import write_class, write_mixed
 
+from poolproof.audit import figures as audit_figures
 from poolproof.audit.detection import FitSpec, TrySpec, evaluate_on_pools, fit_on_pools, score_pool
 from poolproof.audit.run import audit_pool
 from poolproof.audit.spec import AuditSpec
@@ -163,7 +164,7 @@ def test_a_damaged_list_of_references_is_one_line(pools: Path, fitted: Path, tmp
     for name in ("detector.json", "detector.safetensors"):
         (folder / name).write_bytes((fitted / name).read_bytes())
     (folder / "references.parquet").write_bytes(b"no table")
-    with pytest.raises(InputError, match=r"references\.parquet is damaged"):
+    with pytest.raises(InputError, match=r"references\.parquet that is no list"):
         score_pool(TrySpec(tmp_path / "s", folder, {"pool": str(pools / "pool")}, workers=0))
 
 
@@ -243,3 +244,16 @@ def test_a_pool_that_cannot_be_opened_settles_nothing(pools: Path, tmp_path: Pat
         fit_on_pools(spec(pools, tmp_path / "d", real=str(pools / "other-real"), synthetic="nowhere"))
     figures = fit_on_pools(spec(pools, tmp_path / "d"))
     assert figures["n_real"] == 30
+
+
+def test_a_long_curve_is_written_in_few_steps(
+    pools: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many images there are, the curve in the figures has both ends and a bounded number of its steps."""
+    full = evaluate_on_pools(tried(pools, fitted, tmp_path / "full"))["roc"]
+    monkeypatch.setattr(audit_figures, "MOST_STEPS", 9)
+    roc = evaluate_on_pools(tried(pools, fitted, tmp_path / "thin"))["roc"]
+    assert 2 < len(roc["fpr"]) <= 9
+    steps = list(zip(roc["fpr"], roc["tpr"], strict=True))
+    assert (steps[0], steps[-1]) == ((0.0, 0.0), (1.0, 1.0))
+    assert set(steps) <= set(zip(full["fpr"], full["tpr"], strict=True))
