@@ -13,8 +13,8 @@ from jaxtyping import Float, Float32, Float64, Int, Int64
 from poolproof.audit.items import N_BINS, Answer, Detector
 from poolproof.audit.references import Reference
 from poolproof.detectors.calibrate import FixedFit, RealOnly, calibrate_fixed, cross_fit, real_only
-from poolproof.detectors.detector import AbstractDetector, Scores
-from poolproof.detectors.folds import Fit
+from poolproof.detectors.detector import AbstractDetector, Scores, score_rows, split_finite
+from poolproof.detectors.folds import Fit, check_enough
 from poolproof.detectors.kinds import KINDS, fit_detector
 from poolproof.detectors.mixture import alarm_edges
 from poolproof.detectors.prevalence import Interval
@@ -85,7 +85,7 @@ def choose_detector(spec: str, embedder: str) -> tuple[Choice, str]:
             return spec, embedder
         if embedder == "auto" and not tied.endswith(":"):
             return spec, tied
-        wanted = f"one that begins with {tied}" if tied.endswith(":") else tied
+        wanted = f"one such as {tied}clip:MODEL/TAG" if tied.endswith(":") else tied
         raise InputError(
             f"--detector {spec}: got the embedder {embedder!r}, allowed {wanted}: give --embedder"
         )
@@ -135,7 +135,7 @@ def calibrate(
         if isinstance(choice, AbstractDetector):
             return _of_fixed(calibrate_fixed(choice, real.features, features, rng=rng)), None
         if features is None and KINDS[choice].needs == "both":
-            return _of_real_only(real_only(real.features, rng=rng)), None
+            return _of_real_only(real_only(split_finite(real.features)[0], rng=rng)), None
         if KINDS[choice].needs == "real":
             return _of_fixed(_fit_on_half(choice, real.features, features, reader, rng)), None
         assert features is not None
@@ -174,6 +174,8 @@ def _fit_on_half(
     rng: np.random.Generator,
 ) -> FixedFit:
     """Fits on one half of the real references what needs no others, and counts on the other half."""
+    real = split_finite(real)[0]
+    check_enough("real", len(real) // 2, what="references in the half that is fitted on")
     order, half = rng.permutation(len(real)), len(real) // 2
     detector = fit_detector(kind, real[order[:half]], reader=reader, rng=rng)
     return calibrate_fixed(detector, real[order[half:]], synthetic, rng=rng)
@@ -188,7 +190,7 @@ def _of_fixed(fit: FixedFit) -> Calibration:
 
 def _of_real_only(fit: RealOnly) -> Calibration:
     def answer(features: Float32[np.ndarray, "n d"], folds: Int[np.ndarray, " n"]) -> Scores:
-        return Scores(fit.score(features), np.zeros(len(features), bool))
+        return score_rows(features, fit.bank.shape[1], fit.score)
 
     scores = fit.held_out_scores
     detector = _detector("real-distance", answer, None, fit.threshold, 1, scores, None)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from poolproof.audit.calibration import choose_detector
 from poolproof.audit.figures import measure_fit, measure_generators, measure_transfer
@@ -28,13 +28,14 @@ from poolproof.audit.references import Reference, drop_shared, part_features, re
 from poolproof.audit.run import RunFolder, scan, scan_settings
 from poolproof.audit.score import Scorer
 from poolproof.detectors.calibrate import calibrate_fixed
-from poolproof.detectors.conformal import conformal_pvalues
-from poolproof.detectors.detector import AbstractDetector
+from poolproof.detectors.conformal import conformal_pvalues, conformal_threshold
+from poolproof.detectors.detector import AbstractDetector, split_finite
 from poolproof.detectors.embed import find_weights, resolve_embedder
+from poolproof.detectors.folds import FEWEST
 from poolproof.detectors.kinds import KINDS, fit_detector
 from poolproof.detectors.reader_spec import PRESETS
 from poolproof.detectors.saved import load_detector, save_detector
-from poolproof.errors import InputError
+from poolproof.errors import InputError, UnreliableEstimate
 from poolproof.files import hash_file, hash_json, replace_file, write_json
 
 FIGURES: Final = "figures.json"
@@ -109,6 +110,8 @@ def fit_on_pools(spec: FitSpec, *, progress: AbstractProgress | None = None) -> 
     """
     if not 0 < spec.hold_out < 1:
         raise InputError(f"--hold-out is {spec.hold_out}; it must lie between 0 and 1, for example 0.3")
+    if spec.max_fpr is not None and not 0 < spec.max_fpr < 1:
+        raise InputError(f"--max-fpr is {spec.max_fpr}; it must lie between 0 and 1, for example 0.01")
     if spec.seed < 0:
         raise InputError(f"--seed is {spec.seed}; it must be 0 or more")
     progress = progress or Silence()
@@ -125,17 +128,20 @@ def fit_on_pools(spec: FitSpec, *, progress: AbstractProgress | None = None) -> 
             else _split(len(each.features), spec.hold_out, splitting)
             for role, each in references.items()
         }
+        _check_held(references, fitted)
         detector = _fit(spec, references, fitted, embedder, fitting)
-        held = {role: each.features[~fitted[role]] for role, each in references.items()}
-        fit = calibrate_fixed(
-            detector, held["real"], held.get("synthetic"), max_fpr=spec.max_fpr, rng=calibrating
-        )
-        detector = replace(detector, threshold=fit.threshold)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        tuned = {role: np.zeros(len(each.features), bool) for role, each in references.items()}
+        if spec.max_fpr is not None:
+            detector, tuned["real"] = _tune(
+                detector, references["real"].features, ~fitted["real"], spec.max_fpr, calibrating
+            )
+        counted = {role: each.features[~fitted[role] & ~tuned[role]] for role, each in references.items()}
+        fit = calibrate_fixed(detector, counted["real"], counted.get("synthetic"), rng=calibrating)
         weights = find_weights(embedder)
         figures = measure_fit(fit, references, checking, run, held_out=True) | {
             "transfer": measure_transfer(references, spec.detector, embedder, checking)
         }
-        write_references(spec.out / REFERENCES, references, fitted, detector)
+        write_references(spec.out / REFERENCES, references, fitted, detector, tuned)
         write_json(spec.out / FIGURES, figures)
         save_detector(detector, spec.out, weights_sha256=None if weights is None else hash_file(weights))
     return figures
@@ -326,9 +332,7 @@ def _check_places(out: Path, roles: Mapping[str, str], workers: int | None) -> N
     if len(set(places.values())) < len(places):
         raise InputError(f"{' and '.join(f'--{role}' for role in roles)} are the same pool; give two pools")
     if os.path.realpath(out) in places.values():
-        raise InputError(
-            f"--out is {str(out)!r}, an input; nothing is written there, give another folder"
-        )
+        raise InputError(f"--out is {str(out)!r}, an input; nothing is written there, give another folder")
 
 
 def _references(run: RunFolder, roles: Mapping[str, str], embedder: str) -> dict[str, Reference]:
@@ -356,10 +360,37 @@ def _fit(
     rng: np.random.Generator,
 ) -> AbstractDetector:
     settings: dict[str, Any] = {} if spec.weights is None else {"path": spec.weights}
-    features = {role: each.features[fitted[role]] for role, each in references.items()}
+    features = {role: split_finite(each.features[fitted[role]])[0] for role, each in references.items()}
     return fit_detector(
         spec.detector, features.get("real"), features.get("synthetic"), reader=embedder, rng=rng, **settings
     )
+
+
+def _check_held(references: Mapping[str, Reference], fitted: Mapping[str, np.ndarray]) -> None:
+    """Raises UnreliableEstimate where too few references are held out to tell any rate."""
+    for role, each in references.items():
+        held, n = int((~fitted[role]).sum()), len(each.features)
+        if held < FEWEST:
+            raise UnreliableEstimate(
+                f"--{role} {each.path!r}: {held} of {n} references are held out, allowed {FEWEST} or more: "
+                "add some, 100 serve well, or raise --hold-out"
+            )
+
+
+def _tune(
+    detector: AbstractDetector,
+    real: Float32[np.ndarray, "r d"],
+    held: Bool[np.ndarray, " r"],
+    max_fpr: float,
+    rng: np.random.Generator,
+) -> tuple[AbstractDetector, Bool[np.ndarray, " r"]]:
+    """The detector with its threshold set by stated error, and the half of the held-out ones it was set on."""
+    scores = detector.score(real)
+    usable = rng.permutation(np.flatnonzero(held & ~scores.abstained))
+    setting = np.zeros(len(real), bool)
+    setting[usable[: (len(usable) + 1) // 2]] = True
+    threshold = conformal_threshold(scores.values[setting], max_fpr)
+    return replace(detector, threshold=threshold), setting  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def _load(folder: Path) -> AbstractDetector:

@@ -148,15 +148,9 @@ def _estimate_rest(
     both = "Real images of the pool resemble the real reference, synthetic ones the synthetic reference."
     melded = _melded(tally, calibration, level)
     matched = checks.matched.share if checks.matched is not None else None
-    if checks.confounded and matched is not None and not _overlap(melded, matched):
-        # not even the false alarms are those of pictures, so the lower bound falls with the point
-        lower, upper = min(melded.lower, matched.lower), max(melded.upper, matched.upper)
-        why = (
-            "files alone tell the references apart, and the share changes when size and codec are made alike; "
-            "the limits hold both estimates"
-        )
-        return _Rest(Interval(None, lower, upper, level, "hull"), "hull+floor", why, both)
     doubt = _synthetic_doubt(checks)
+    if checks.confounded and matched is not None:
+        return _hull(melded, matched, _lower(tally, calibration, level), doubt, both)
     if doubt is not None:
         assumed = "Real images of the pool resemble the real reference."
         return _Rest(_lower(tally, calibration, level), "lower-bound+floor", doubt, assumed)
@@ -164,6 +158,28 @@ def _estimate_rest(
     if melded.point is None:
         why = "the detector flags real references as often as synthetic ones"
     return _Rest(melded, "melded+floor", why, both)
+
+
+def _hull(melded: Interval, matched: Interval, bound: Interval, doubt: str | None, assumes: str) -> _Rest:
+    """Limits that hold the share before and after files were made alike; the point only where both agree.
+
+    Where files tell the references apart not even the false alarms are those of pictures, so no limit that
+    rests on them alone is told, and an estimate on matched files that leaves everything open confirms nothing.
+    """
+    lower, upper = min(melded.lower, matched.lower), max(melded.upper, matched.upper)
+    point, why = melded.point, None
+    if doubt is not None:
+        lower, upper, point, why = min(bound.lower, matched.lower), 1.0, None, doubt
+    elif not _overlap(melded, matched):
+        point, why = (
+            None,
+            "the share changes when size and codec are made alike; the limits hold both estimates",
+        )
+    elif point is None or matched.point is None:
+        point, why = None, "with size and codec made alike the detector cannot tell the references apart"
+    if why is not None:
+        why = f"files alone tell the references apart, and {why}"
+    return _Rest(Interval(point, lower, upper, melded.level, "hull"), "hull+floor", why, assumes)
 
 
 def _forbidden_rates(checks: Checks) -> str | None:

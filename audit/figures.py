@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from poolproof.audit.checking import check_transfer
 from poolproof.audit.checks import check_files
@@ -21,6 +22,9 @@ from poolproof.detectors.roc import roc_curve, tpr_at_fpr
 
 FALSE_RATES: Final = (0.001, 0.01, 0.05)
 """False positive rates at which the true positive rate is told."""
+
+MOST_STEPS: Final = 2000
+"""Steps of the ROC curve that are written down: finer than any picture of it, whatever the number of images."""
 
 
 def measure_fit(
@@ -67,8 +71,16 @@ def measure_fit(
         at = tpr_at_fpr(fit.real_scores, fit.synthetic_scores, rate)
         found["tpr_at_fpr"].append({"fpr": rate, **told(at.tpr), "why": at.why})
     curve = roc_curve(fit.real_scores, fit.synthetic_scores)
-    found["roc"] = {"fpr": [float(x) for x in curve.fpr], "tpr": [float(x) for x in curve.tpr]}
+    kept = _thin(curve.fpr + curve.tpr)
+    found["roc"] = {"fpr": curve.fpr[kept].tolist(), "tpr": curve.tpr[kept].tolist()}
     return found
+
+
+def _thin(along: Float64[np.ndarray, " t"]) -> Int[np.ndarray, " k"]:
+    """Which steps of a curve are kept, spread evenly along it, its ends among them; all of a short one."""
+    if len(along) <= MOST_STEPS:
+        return np.arange(len(along))
+    return np.unique(np.searchsorted(along, np.linspace(along[0], along[-1], MOST_STEPS)))
 
 
 def told(limits: Interval) -> dict[str, Any]:

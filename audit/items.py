@@ -167,14 +167,16 @@ def _score(
     folds = fold_of(digests[scored], detector.folds)
     answer = detector.answer(features, folds)
     scores, told = answer.values, ~answer.abstained
-    knn = None if detector.knn_score is None else detector.knn_score(features, folds)
+    knn = np.full(len(scores), np.nan)
+    if detector.knn_score is not None and told.any():
+        knn[told] = detector.knn_score(features[told], folds[told])
     hits = np.zeros(len(scores), bool)
     for i, position in enumerate(np.flatnonzero(scored)):
         row = rows[position]
         hits[i] = is_hit(row)
         if told[i]:
             row.update(score=float(scores[i]), flagged=bool(scores[i] > detector.threshold))
-        if knn is not None:
+        if np.isfinite(knn[i]):
             row["knn_score"] = float(knn[i])
     tally.histogram = tally.histogram + detector.histogram(scores[told].astype(float))
     rest = scores[told & ~hits]

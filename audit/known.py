@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32, UInt64
 
@@ -26,14 +27,16 @@ def write_references(
     references: Mapping[str, Reference],
     fitted: Mapping[str, Bool[np.ndarray, " _"]],
     detector: AbstractDetector,
+    tuned: Mapping[str, Bool[np.ndarray, " _"]] | None = None,
 ) -> None:
-    """Writes the class, content hash and score of each reference, and whether the detector learnt from it.
+    """Writes the class, content hash and score of each reference, and what the detector has of it.
 
     Args:
         path: of the table.
         references: by class.
         fitted: which items of each the detector learnt from.
         detector: scores them.
+        tuned: which of the others its threshold was set on; None for none.
     """
     tables = []
     for role, each in references.items():
@@ -47,6 +50,7 @@ def write_references(
                     "digest": pa.array([pair.tobytes() for pair in each.digests], pa.binary(16)),
                     "score": pa.array(answer.values, mask=answer.abstained),
                     "fitted": pa.array(fitted[role]),
+                    "tuned": pa.array(np.zeros(len(each.rows), bool) if tuned is None else tuned[role]),
                 }
             )
         )
@@ -55,7 +59,7 @@ def write_references(
 
 
 def fitted_digests(folder: Path) -> UInt64[np.ndarray, "n 2"]:
-    """The first 16 bytes of the hash of every reference that a saved detector learnt from.
+    """The first 16 bytes of the hash of every reference that a saved detector or its threshold was fitted on.
 
     Args:
         folder: of the detector; one that came without a list of references gives none.
@@ -63,12 +67,9 @@ def fitted_digests(folder: Path) -> UInt64[np.ndarray, "n 2"]:
     file = folder / REFERENCES
     if not file.is_file():
         return np.zeros((0, 2), np.uint64)
-    table = pq.read_table(file, columns=["digest", "fitted"])
-    digests = [
-        d
-        for d, known in zip(*(table.column(c).to_pylist() for c in ("digest", "fitted")), strict=True)
-        if known
-    ]
+    table = _read(file)
+    known = table.filter(pc.or_(table.column("fitted"), table.column("tuned")))
+    digests = known.column("digest").to_pylist()
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2) if digests else np.zeros((0, 2), np.uint64)
 
 
@@ -82,10 +83,24 @@ def held_out_scores(folder: Path, role: str) -> Float32[np.ndarray, " n"]:
     file = folder / REFERENCES
     if not file.is_file():
         return np.zeros(0, np.float32)
-    table = pq.read_table(file)
-    rows = table.to_pylist()
-    kept = [r["score"] for r in rows if r["class"] == role and not r["fitted"] and r["score"] is not None]
-    return np.array(kept, np.float32)
+    table = _read(file)
+    kept = table.filter(pc.and_(pc.equal(table.column("class"), role), pc.invert(table.column("fitted"))))
+    return kept.column("score").drop_null().to_numpy().astype(np.float32)
+
+
+def _read(file: Path) -> pa.Table:
+    """The table of references.
+
+    Raises:
+        InputError: it is damaged, or not what `write_references` wrote.
+    """
+    try:
+        return pq.read_table(file, columns=["class", "digest", "score", "fitted", "tuned"])
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        got = f"{file.name} that is no list of references"
+        raise InputError(
+            f"detector {file.parent}: got {got}, allowed the file as saved: fit it anew"
+        ) from error
 
 
 def drop_learnt(

@@ -88,7 +88,8 @@ class _Batch:
         if not self.pixels or scorer.model is None:
             return
         keys = [row["sha256"] for row in self.rows]
-        vectors = embed_cached(scorer.model, self.pixels, scorer.remembered, keys).astype(np.float16)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and detectors abstain from it
+            vectors = embed_cached(scorer.model, self.pixels, scorer.remembered, keys).astype(np.float16)
         for row, vector in zip(self.rows, vectors, strict=True):
             row["embedding"] = vector.tobytes()
         self.rows, self.pixels = [], []

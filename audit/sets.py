@@ -56,6 +56,7 @@ def compare_sets(
             have different scales; embeddings are taken as they are.
         rng: draws the reference's sample.
     """
+    from poolproof.detectors.detector import split_finite
     from poolproof.detectors.distance import frechet_distance
     from poolproof.detectors.prdc import prdc
     from poolproof.detectors.scaling import fit_scaling
@@ -63,13 +64,16 @@ def compare_sets(
     if real is None:
         return SetMetrics(why="no real reference was given")
     pool = np.concatenate(sampled) if sampled else np.zeros((0, real.features.shape[1]), np.float32)
-    n = len(pool)
+    pool, finite = split_finite(pool)[0], split_finite(real.features)[0]
+    n = min(len(pool), len(finite))
+    if len(pool) > n:
+        pool = pool[np.sort(rng.choice(len(pool), size=n, replace=False))]
     if n < NEIGHBOURS + 2:
         return SetMetrics(why=f"{n} items on the smaller side; {NEIGHBOURS + 2} are needed")
-    chosen = np.sort(rng.choice(len(real.features), size=n, replace=False))
-    theirs = real.features[chosen]
+    chosen = np.sort(rng.choice(len(finite), size=n, replace=False))
+    theirs = finite[chosen]
     if embedder == "forensic":
-        scaling = fit_scaling(real.features)
+        scaling = fit_scaling(finite)
         pool, theirs = scaling.apply(pool), scaling.apply(theirs)
     figures = prdc(theirs, pool, k=NEIGHBOURS)
     d = pool.shape[1]

@@ -193,13 +193,15 @@ def _generators(audit: Audit) -> dict[str, Any] | None:
     found = audit.generators
     if found is None:
         return None
-    tally, unknown = audit.tally, None
-    if tally.answered_rest:
+    tally, unknown, calibration, share = audit.tally, None, audit.calibration, audit.share
+    # what forbids the detector's false alarms forbids this too
+    rated = share is not None and share.method in ("melded+floor", "lower-bound+floor")
+    if tally.answered_rest and calibration is not None and rated:
         limits = unknown_generator_interval(
             tally.flagged_rest,
             tally.answered_rest,
             {each.name: each.left_out for each in found.generators},
-            *found.fpr,
+            *calibration.false_positives,
             level=audit.spec.level,
         )
         unknown = _estimate(limits)

@@ -60,6 +60,19 @@ def test_evaluate_prints_rates_and_writes_a_curve(pools: Path, tmp_path: Path) -
     assert pq.read_metadata(tmp_path / "e" / "scores.parquet").num_rows == 60
 
 
+def test_names_of_folders_stay_on_their_line(pools: Path, tmp_path: Path) -> None:
+    """A folder whose name holds a line break or a terminal's commands is printed with escapes."""
+    for name, seed in (("a\nb", 6), ("\x1b[2J<b>", 7)):
+        write_class(tmp_path / "synthetic" / name, 15, synthetic=True, seed=seed)
+    named = ["--real", pools / "other-real", "--synthetic", tmp_path / "synthetic"]
+    done = poolproof(
+        "detect", "evaluate", "-d", pools / "detector", *named, "-o", tmp_path / "e", "--workers", "0", "-q"
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("generator")]
+    assert [line.split(":")[0].split()[1] for line in lines] == ["\\x1b[2J<b>", "a\\nb"]
+
+
 def test_score_says_that_flags_are_no_share(pools: Path, tmp_path: Path) -> None:
     """A pool gets a score per image and a warning; the same command again gives the same table."""
     arguments = [

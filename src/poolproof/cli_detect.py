@@ -105,7 +105,7 @@ def fit(
     _print_figures(figures)
     for row in figures["transfer"] or []:
         typer.echo(
-            f"generator   {row['name']}: {_rate(row['known'])} found when known, "
+            f"generator   {_name(row)}: {_rate(row['known'])} found when known, "
             f"{_rate(row['left_out'])} when left out"
         )
     typer.echo(f"detector    {out}")
@@ -137,7 +137,7 @@ def evaluate(
     _draw_roc(figures, out / "roc.svg")
     _print_figures(figures)
     for row in figures["generators"] or []:
-        typer.echo(f"generator   {row['name']}: {_rate(row)} of {row['n']:,} found")
+        typer.echo(f"generator   {_name(row)}: {_rate(row)} of {row['n']:,} found")
     if figures["known"]:
         typer.echo(f"note        {figures['known']:,} images left out: the detector learnt from them")
     typer.echo(f"figures     {out / 'figures.json'}")
@@ -202,6 +202,11 @@ def _print_figures(figures: Mapping[str, Any]) -> None:
         typer.echo(f"abstained   {abstained['real']:,} real, {abstained['synthetic']:,} synthetic")
     for words in figures["files"]:
         typer.echo(f"files       {words}")
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """A folder's name on one line: what could move the cursor is written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in row["name"])
 
 
 def _rate(limits: Mapping[str, Any]) -> str:

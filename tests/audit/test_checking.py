@@ -9,12 +9,16 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from image_pools import draw, encode, write_class, write_mixed
 from PIL import Image
 
+from poolproof.audit import score
 from poolproof.audit.run import audit_pool
 from poolproof.audit.spec import AuditSpec
+from poolproof.detectors.forensic import forensic_features
+from poolproof.detectors.subgroups import unknown_generator_interval
 from poolproof.errors import InputError
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text("utf-8"))
@@ -146,6 +150,29 @@ def test_named_generators_are_left_out_in_turn(tmp_path: Path, references: dict[
     assert rows["noisy"]["left_out"]["x"] < 0.5 * rows["noisy"]["left_out"]["n"]
     unknown = report["generators"]["unknown"]
     assert unknown["lower"] <= 1 / 3 <= unknown["upper"]
+    # the false alarms are those of the detector that flagged the pool
+    detected = report["tiers"]["detected"]
+    left_out = {name: tuple(row["left_out"].values()) for name, row in rows.items()}
+    expected = unknown_generator_interval(
+        detected["count"], 60, left_out, detected["fpr"]["x"], detected["fpr"]["n"]
+    )
+    assert (unknown["lower"], unknown["upper"]) == pytest.approx((expected.lower, expected.upper))
+
+
+def test_nothing_is_said_of_unknown_generators_where_the_rates_are_set_aside(
+    tmp_path: Path, references: dict[str, str]
+) -> None:
+    """References that cannot be compared with the pool tell no share for an unknown generator either."""
+    for name, seed in (("a", 21), ("b", 22)):
+        write_class(tmp_path / "synthetic" / name, 20, synthetic=True, seed=seed)
+    (tmp_path / "pool").mkdir()
+    rng = np.random.default_rng(23)
+    for i in range(20):
+        (tmp_path / "pool" / f"{i}.png").write_bytes(encode(draw(rng, synthetic=False, side=160)))
+    report = audit(tmp_path, real=references["real"], synthetic=str(tmp_path / "synthetic"))
+    assert report["share"]["method"] == "floor"
+    assert len(report["generators"]["rows"]) == 2
+    assert report["generators"]["unknown"] is None
 
 
 @pytest.mark.parametrize("detector", ["knn", "forensic", "real-distance"])
@@ -165,7 +192,7 @@ def test_other_detectors_give_a_share_that_holds(
         ({"match": "sometimes"}, "--match is"),
         ({"detector": "nothing"}, "--detector: got 'nothing'"),
         ({"detector": "univfd"}, "poolproof detect fit"),
-        ({"detector": "rigid"}, "begins with rigid:"),
+        ({"detector": "rigid"}, "such as rigid:clip"),
         ({"detector": "forensic", "embedder": "clip:ViT-B-32/x.pt"}, "--detector forensic"),
     ],
 )
@@ -184,3 +211,37 @@ def test_a_sample_can_be_matched(tmp_path: Path, references: dict[str, str]) -> 
     matched = report["estimates"][-1]
     assert (matched["method"], matched["level"]) == ("matched", 0.95)
     assert matched["lower"] <= 0.5 <= matched["upper"]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"synthetic": None}, {"detector": "real-distance"}, {"detector": "knn"}]
+)
+def test_features_that_are_not_finite_cost_their_own_item(
+    tmp_path: Path, references: dict[str, str], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Items and references whose features overflow are abstained from; the share of the others is told."""
+
+    def overflow(pixels: np.ndarray) -> np.ndarray:
+        features = forensic_features(pixels)
+        if pixels[0, 0, 0] % 5 == 0:
+            features[0] = np.inf
+        return features
+
+    monkeypatch.setattr(score, "forensic_features", overflow)
+    write_mixed(tmp_path / "pool", 40, 40, seed=18)
+    report = audit(tmp_path, **(references | options))
+    rows = pq.read_table(tmp_path / "run" / "items.parquet").to_pylist()
+    assert {row["status"] for row in rows} == {"scored"}
+    assert 0 < sum(row["score"] is None for row in rows) < 40
+    assert report["share"]["lower"] <= 0.5 <= report["share"]["upper"]
+    assert 10 < report["tiers"]["detected"]["fpr"]["n"] < 100
+    assert report["set"]["precision"] is not None
+
+
+def test_too_few_references_for_a_kind_leave_the_floor(tmp_path: Path) -> None:
+    """Twelve references cannot fit a distance on their half: the floor remains, with the reason."""
+    write_mixed(tmp_path / "pool", 10, 4, seed=19)
+    real = write_class(tmp_path / "real", 12, synthetic=False, seed=20)
+    share = audit(tmp_path, real=str(real), detector="real-distance")["share"]
+    assert (share["method"], share["point"]) == ("floor", None)
+    assert "allowed 10 or more" in share["why"]

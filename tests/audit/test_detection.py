@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from image_pools import write_class, write_mixed
 
+from poolproof.audit import figures as audit_figures
 from poolproof.audit.detection import FitSpec, TrySpec, evaluate_on_pools, fit_on_pools, score_pool
 from poolproof.audit.run import audit_pool
 from poolproof.audit.spec import AuditSpec
@@ -134,6 +135,39 @@ def test_threshold_by_stated_error(pools: Path, tmp_path: Path) -> None:
         fit_on_pools(spec(pools, tmp_path / "e", max_fpr=0.001))
 
 
+def test_references_that_set_the_threshold_are_counted_nowhere(pools: Path, tmp_path: Path) -> None:
+    """A threshold flags few of the references it was set on, so an audit and a trial leave them out too."""
+    figures = fit_on_pools(spec(pools, tmp_path / "d", max_fpr=0.1))
+    table = pq.read_table(tmp_path / "d" / "references.parquet").to_pylist()
+    counted = [r for r in table if r["class"] == "real" and not r["fitted"] and not r["tuned"]]
+    assert len(counted) == figures["n_real"] == sum(r["tuned"] for r in table) == 15
+    named = {"real": str(pools / "real"), "synthetic": str(pools / "synthetic")}
+    trial = evaluate_on_pools(TrySpec(tmp_path / "t", tmp_path / "d", named, workers=0))
+    assert (trial["n_real"], trial["fpr"]) == (15, figures["fpr"])
+    # p-values ask nothing of the threshold
+    pool = {"pool": str(pools / "pool")}
+    assert score_pool(TrySpec(tmp_path / "s", tmp_path / "d", pool, workers=0))["references"] == 30
+
+
+def test_too_few_held_out_references_are_named_with_the_remedy(pools: Path, tmp_path: Path) -> None:
+    """The message counts what is held out and names the option, whatever the detector would say of so few."""
+    write_class(tmp_path / "few", 10, synthetic=False, seed=8)
+    for kind in ("probe", "knn", "real-distance"):
+        with pytest.raises(UnreliableEstimate, match=r"3 of 10 references are held out.*--hold-out"):
+            fit_on_pools(spec(pools, tmp_path / kind, real=str(tmp_path / "few"), detector=kind))
+
+
+def test_a_damaged_list_of_references_is_one_line(pools: Path, fitted: Path, tmp_path: Path) -> None:
+    """A list of references that is no table is refused by name."""
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for name in ("detector.json", "detector.safetensors"):
+        (folder / name).write_bytes((fitted / name).read_bytes())
+    (folder / "references.parquet").write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"references\.parquet that is no list"):
+        score_pool(TrySpec(tmp_path / "s", folder, {"pool": str(pools / "pool")}, workers=0))
+
+
 def test_real_references_alone_fit_a_distance(pools: Path, tmp_path: Path) -> None:
     """A kind that knows no generator needs no synthetic pool, and tells false alarms alone."""
     figures = fit_on_pools(spec(pools, tmp_path / "d", synthetic=None, detector="real-distance"))
@@ -175,6 +209,7 @@ def test_a_fit_continues_and_is_repeatable(pools: Path, fitted: Path, tmp_path: 
         ({"weights": Path("x.pth")}, "--weights"),
         ({"real": "nowhere"}, "no such file or folder"),
         ({"seed": -1}, "--seed is -1"),
+        ({"max_fpr": 1.0}, "--max-fpr is 1.0"),
         ({"workers": -1}, "--workers is -1"),
     ],
 )
@@ -209,3 +244,16 @@ def test_a_pool_that_cannot_be_opened_settles_nothing(pools: Path, tmp_path: Pat
         fit_on_pools(spec(pools, tmp_path / "d", real=str(pools / "other-real"), synthetic="nowhere"))
     figures = fit_on_pools(spec(pools, tmp_path / "d"))
     assert figures["n_real"] == 30
+
+
+def test_a_long_curve_is_written_in_few_steps(
+    pools: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many images there are, the curve in the figures has both ends and a bounded number of its steps."""
+    full = evaluate_on_pools(tried(pools, fitted, tmp_path / "full"))["roc"]
+    monkeypatch.setattr(audit_figures, "MOST_STEPS", 9)
+    roc = evaluate_on_pools(tried(pools, fitted, tmp_path / "thin"))["roc"]
+    assert 2 < len(roc["fpr"]) <= 9
+    steps = list(zip(roc["fpr"], roc["tpr"], strict=True))
+    assert (steps[0], steps[-1]) == ((0.0, 0.0), (1.0, 1.0))
+    assert set(steps) <= set(zip(full["fpr"], full["tpr"], strict=True))

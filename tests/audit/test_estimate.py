@@ -215,25 +215,32 @@ def test_a_real_reference_of_other_files_leaves_the_floor(true: tuple[int, int] 
 
 
 @pytest.mark.parametrize(
-    ("again", "method"),
+    ("again", "method", "told"),
     [
-        (None, "floor"),
-        (matched(None), "floor"),
-        (matched(Interval(0.25, 0.2, 0.3, 0.95, "melded")), "melded+floor"),
-        (matched(Interval(0.02, 0.0, 0.05, 0.95, "melded")), "hull+floor"),
+        (None, "floor", False),
+        (matched(None), "floor", False),
+        (matched(Interval(0.25, 0.2, 0.5, 0.95, "melded")), "hull+floor", True),
+        (matched(Interval(0.02, 0.0, 0.05, 0.95, "melded")), "hull+floor", False),
+        (matched(Interval(None, 0.0, 1.0, 0.95, "melded")), "hull+floor", False),
     ],
 )
-def test_confounded_files_need_a_second_estimate_that_agrees(again: Matched | None, method: str) -> None:
-    """Where files give the classes away, the share stands only if it survives making them alike."""
+def test_confounded_files_need_a_second_estimate_that_agrees(
+    again: Matched | None, method: str, told: bool
+) -> None:
+    """Where files give the classes away, the share stands only if it survives making them alike.
+
+    The limits hold both estimates, so a second one that leaves everything open confirms nothing.
+    """
     checks = Checks(preflight("confounded"), alarm(False), matched=again)
     share = estimate_share(tally(1000, 0, 300), calibration(), None, sample=None, level=0.95, checks=checks)
     assert share is not None
     assert share.method == method
-    assert (share.interval.point is None) == (method != "melded+floor")
-    if method == "hull+floor":
-        assert share.interval.lower == 0.0
-        assert share.interval.upper == pytest.approx(interval(300, 1000, 90, 100, 10, 100).upper)
+    assert (share.interval.point is not None) == told
+    assert (share.why is None) == told
     if again is not None and again.share is not None:
+        first = interval(300, 1000, 90, 100, 10, 100)
+        assert share.interval.lower == pytest.approx(min(first.lower, again.share.lower))
+        assert share.interval.upper == pytest.approx(max(first.upper, again.share.upper))
         assert share.estimates[-1].method == "matched"
 
 
@@ -245,3 +252,15 @@ def test_items_without_a_score_are_assumed_like_the_others() -> None:
     assert share is not None
     assert share.interval.point == pytest.approx(interval(270, 900, 90, 100, 10, 100).point)
     assert any("no score" in sentence for sentence in share.assumes)
+
+
+def test_alarm_on_confounded_files_leaves_what_holds_for_both() -> None:
+    """With a generator that no reference holds, the lower bound counts only as far as matched files allow."""
+    again = matched(Interval(0.02, 0.0, 0.05, 0.95, "melded"))
+    checks = Checks(preflight("confounded"), alarm(True), matched=again)
+    share = estimate_share(tally(1000, 0, 300), calibration(), None, sample=None, level=0.95, checks=checks)
+    assert share is not None
+    assert (share.interval.point, share.interval.lower, share.interval.upper) == (None, 0.0, 1.0)
+    assert share.why is not None
+    assert "files alone" in share.why
+    assert "unknown generator" in share.why

@@ -77,6 +77,8 @@ def test_merging_keeps_the_large_and_loses_at_most_a_small_rest(sizes: list[int]
 
 def test_a_folder_named_like_the_rest_loses_nothing() -> None:
     """A folder that is called as the rest is put with it, and every item is counted once."""
-    groups = {("source", name): GroupTally(scored=n) for name, n in (("a", 50), (OTHERS, 40), ("b", 35), ("c", 20))}
+    groups = {
+        ("source", name): GroupTally(scored=n) for name, n in (("a", 50), (OTHERS, 40), ("b", 35), ("c", 20))
+    }
     merged = merge_small(groups)
     assert {name: tally.scored for (_, name), tally in merged.items()} == {"a": 50, "b": 35, OTHERS: 60}
