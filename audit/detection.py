@@ -298,8 +298,10 @@ def _read_pools(
     out.mkdir(parents=True, exist_ok=True)
     scorer = Scorer(embedder, marks=False, cache=None if cache is None else str(cache))
     scanned = scan_settings(scorer)
-    kept = {k: v for k, v in settings.items() if k not in ("out", "workers", "cache")}
-    text = json.dumps(kept | {"pools": dict(roles)} | scanned, default=str, sort_keys=True)
+    kept = {k: v for k, v in settings.items() if k not in ("out", "workers", "cache", *roles)}
+    # whole paths, so that the same name in another working folder is another pool
+    places = {role: os.path.realpath(path) if Path(path).exists() else path for role, path in roles.items()}
+    text = json.dumps(kept | {"pools": places} | scanned, default=str, sort_keys=True)
     file, plans = out / SETTINGS, {}
     pinned = file.is_file()
     if pinned and file.read_text("utf-8") != text:
