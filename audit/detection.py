@@ -298,8 +298,10 @@ def _read_pools(
     out.mkdir(parents=True, exist_ok=True)
     scorer = Scorer(embedder, marks=False, cache=None if cache is None else str(cache))
     scanned = scan_settings(scorer)
-    kept = {k: v for k, v in settings.items() if k not in ("out", "workers", "cache")}
-    text = json.dumps(kept | {"pools": dict(roles)} | scanned, default=str, sort_keys=True)
+    kept = {k: v for k, v in settings.items() if k not in ("out", "workers", "cache", *roles)}
+    # whole paths, so that the same name in another working folder is another pool
+    places = {role: os.path.realpath(path) if Path(path).exists() else path for role, path in roles.items()}
+    text = json.dumps(kept | {"pools": places} | scanned, default=str, sort_keys=True)
     file, plans = out / SETTINGS, {}
     pinned = file.is_file()
     if pinned and file.read_text("utf-8") != text:
@@ -323,11 +325,13 @@ def _read_pools(
 
 
 def _check_places(out: Path, roles: Mapping[str, str], workers: int | None) -> None:
-    """Raises InputError for a number of workers below 0, one pool in two roles, or an output on an input."""
+    """Raises InputError for a number of workers below 0, one pool in two roles, or an output on what is there."""
     if workers is not None and workers < 0:
         raise InputError(f"--workers is {workers}; it must be 0 or more")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out is {str(out)!r}, a file; give a folder")
+    if RunFolder(out).config.is_file():
+        raise InputError(f"--out is {str(out)!r}, the folder of an audit; give another folder")
     places = {role: os.path.realpath(path) for role, path in roles.items()}
     if len(set(places.values())) < len(places):
         raise InputError(f"{' and '.join(f'--{role}' for role in roles)} are the same pool; give two pools")

@@ -7,7 +7,7 @@ that carry the most evidence, and says in words what a figure rests on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -203,7 +203,7 @@ def _basis(report: Mapping[str, Any]) -> str:
         return f"It counts {said}, and nothing else: {took}."
     if method == "lower-bound+floor":
         return (
-            f"It rests on how many of {scored} lie farther from the real reference than real images do, "
+            f"It rests on how many of {scored} the detector flags beyond its false alarms on real references, "
             f"and on {said}."
         )
     tested = [report["tiers"]["detected"][rate] for rate in ("tpr", "fpr")]
@@ -339,12 +339,12 @@ def checks(report: Mapping[str, Any]) -> list[Check]:
     else:
         made.append(Check("Scores", "failed" if alarm["fires"] else "passed", (_sentence(alarm["words"]),)))
     if matched is not None:
-        made.append(_matched(matched))
+        made.append(_matched(matched, report["estimates"]))
     return made
 
 
-def _matched(matched: Mapping[str, Any]) -> Check:
-    share = matched["share"]
+def _matched(matched: Mapping[str, Any], estimates: Sequence[Mapping[str, Any]]) -> Check:
+    share, by = matched["share"], {each["method"]: each for each in estimates}
     if share is None:
         return Check("Files made alike", "not made", (_sentence(matched["why"]),))
     limits = f"{percent(share['lower'], sign=False)} to {percent(share['upper'])}"
@@ -353,7 +353,11 @@ def _matched(matched: Mapping[str, Any]) -> Check:
         f"{matched['n_synthetic']:,} synthetic references give {limits} synthetic among images without a finding "
         f"(AUC {matched['auc']:.3f})."
     )
-    return Check("Files made alike", "passed", (words,))
+    if "melded" not in by or "matched" not in by or share["point"] is None:
+        return Check("Files made alike", "unsure", (words,))
+    first, second = by["melded"], by["matched"]
+    agree = first["lower"] <= second["upper"] and second["lower"] <= first["upper"]
+    return Check("Files made alike", "passed" if agree else "failed", (words,))
 
 
 def _sentence(text: str) -> str:

@@ -27,6 +27,7 @@ from poolproof.audit.references import (
     Reference,
     drop_shared,
     find_duplicates,
+    find_members,
     read_digests,
     read_reference,
 )
@@ -150,9 +151,11 @@ def audit_pool(
                     if role != "pool" and path is not None
                 }
             )
-            known = 0
+            known = learnt_pool = 0
             if isinstance(choice, AbstractDetector):
-                references, known = drop_learnt(references, fitted_digests(Path(spec.detector)))
+                learnt = fitted_digests(Path(spec.detector))
+                references, known = drop_learnt(references, learnt)
+                learnt_pool = int((find_members(digests, learnt) & scored).sum())
             calibration, why = calibrate(
                 references.get("real"),
                 references.get("synthetic"),
@@ -185,7 +188,7 @@ def audit_pool(
             generators=generators,
             references=references,
             sets=sets,
-            notes=tuple(filter(None, [note, *_notes(references, plans["pool"], known)])),
+            notes=tuple(filter(None, [note, *_notes(references, plans["pool"], known, learnt_pool)])),
             settings=settings,
             weights_sha256=scanned["weights_sha256"],
             command=command,
@@ -298,7 +301,12 @@ def _draw(countable: np.ndarray, real: Reference | None, rng: np.random.Generato
     return chosen
 
 
-def _notes(references: Mapping[str, Reference], plan: Plan, known: int) -> Iterator[str]:
+def _notes(references: Mapping[str, Reference], plan: Plan, known: int, learnt_pool: int) -> Iterator[str]:
+    if learnt_pool:
+        yield (
+            f"the detector learnt from {learnt_pool} images of the pool, which it knows better than new ones; "
+            "fit it on others, or leave out --detector"
+        )
     if known:
         yield f"the detector learnt from {known} images of the references; they were not used for calibration"
     n_shared = next((reference.n_shared for reference in references.values()), 0)

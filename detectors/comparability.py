@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -77,7 +77,8 @@ def comparable(real: Columns | None, synthetic: Columns | None, pool: Columns) -
         InputError: there is no reference, a column is missing, lengths differ, or a size is not above 0.
 
     Assumes: nothing of pictures. Half of a reference in kinds of files that the pool lacks is called
-        incomparable, a tenth partly so; a pool is judged likewise by what neither reference holds.
+        incomparable, a tenth partly so, both of what a pool of that size would hold by chance, less two
+        deviations; a pool is judged likewise by what neither reference holds.
     """
     if real is None and synthetic is None:
         raise InputError("real, synthetic: got neither, allowed one or both: give a reference")
@@ -98,7 +99,7 @@ def comparable(real: Columns | None, synthetic: Columns | None, pool: Columns) -
         held |= set(shares)
         inside = _total(share for kind, share in shares.items() if kind in occurring)
         overlap = _total(min(share, pool_shares.get(kind, 0.0)) for kind, share in shares.items())
-        matches[name] = ReferenceMatch(inside, overlap, _verdict(inside))
+        matches[name] = ReferenceMatch(inside, overlap, _verdict(inside, *_expected(shares, len(pool_kinds))))
         if matches[name].verdict != "comparable":
             words.append(_mismatch(name, columns, kinds, shares, pool_shares, occurring, "pool"))
             words.append(f"The pool holds the kinds of file of {percent(inside)} of the {name}.")
@@ -141,9 +142,23 @@ def _total(shares: Iterable[float]) -> float:
     return round(math.fsum(shares), 12)
 
 
-def _verdict(share: float) -> Match:
-    """Return what a share of matched files means."""
-    return "comparable" if share >= COMPARABLE else "partly" if share >= INCOMPARABLE else "incomparable"
+def _expected(shares: Mapping[tuple[str, str, int], float], n: int) -> tuple[float, float]:
+    """Return mean and deviation of the share of a reference's files whose kind n draws from it would hold.
+
+    A small pool lacks most kinds by chance alone. Kinds are taken for independent, and a deviation is an upper
+    limit then, since they displace one another.
+    """
+    held = [(share, 1 - (1 - share) ** n) for share in shares.values()]
+    mean = math.fsum(share * chance for share, chance in held)
+    return mean, math.sqrt(math.fsum(share**2 * chance * (1 - chance) for share, chance in held))
+
+
+def _verdict(share: float, mean: float = 1.0, deviation: float = 0.0) -> Match:
+    """Return what a share of matched files means, against the one that chance alone leaves to be expected."""
+    share += 2 * deviation + 1e-12
+    if share >= COMPARABLE * mean:
+        return "comparable"
+    return "partly" if share >= INCOMPARABLE * mean else "incomparable"
 
 
 def _mismatch(

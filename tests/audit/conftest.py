@@ -358,7 +358,12 @@ def _findings(kind: str, share: dict[str, Any] | None) -> dict[str, Any]:
     fit = {"share_in_pool": 0.97, "verdict": "comparable"}
     rate = {"x": 171, "n": 200}
     return {
-        "estimates": [{"method": "melded", **limits}, {"method": "pacc-fieller", **limits}, bound],
+        "estimates": [
+            {"method": "melded", **limits},
+            {"method": "pacc-fieller", **limits},
+            bound,
+            {"method": "matched", **limits},
+        ],
         "checks": {
             "files": {
                 "confounding": {

@@ -257,3 +257,41 @@ def test_a_long_curve_is_written_in_few_steps(
     steps = list(zip(roc["fpr"], roc["tpr"], strict=True))
     assert (steps[0], steps[-1]) == ((0.0, 0.0), (1.0, 1.0))
     assert set(steps) <= set(zip(full["fpr"], full["tpr"], strict=True))
+
+
+def test_the_same_name_elsewhere_is_another_pool(
+    pools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path is that of the working folder: a fit is not continued with a pool of the same name."""
+    write_class(tmp_path / "elsewhere" / "real", 40, synthetic=False, seed=9)
+    monkeypatch.chdir(pools)
+    fit_on_pools(spec(pools, tmp_path / "d", real="real"))
+    fit_on_pools(spec(pools, tmp_path / "d"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="other settings"):
+        fit_on_pools(spec(pools, tmp_path / "d", real="real"))
+
+
+def test_a_pool_that_the_detector_learnt_from_is_noted(pools: Path, fitted: Path, tmp_path: Path) -> None:
+    """An audit of the very images that a detector was fitted on says how many it knows."""
+    report = audit_pool(
+        AuditSpec(
+            str(pools / "real"),
+            tmp_path / "run",
+            real=str(pools / "other-real"),
+            synthetic=str(pools / "other-synthetic"),
+            detector=str(fitted),
+            workers=0,
+        )
+    )
+    assert any("learnt from 70 images of the pool" in note for note in report["notes"])
+
+
+def test_the_folder_of_an_audit_is_left_alone(pools: Path, tmp_path: Path) -> None:
+    """A fit into the folder of an audit is refused before it replaces the plans and evidence there."""
+    named = {"real": str(pools / "real"), "synthetic": str(pools / "other-synthetic")}
+    audit_pool(AuditSpec(str(pools / "pool"), tmp_path / "run", embedder="forensic", workers=0, **named))
+    before = (tmp_path / "run" / "references" / "synthetic" / "plan.parquet").read_bytes()
+    with pytest.raises(InputError, match="folder of an audit"):
+        fit_on_pools(spec(pools, tmp_path / "run"))
+    assert (tmp_path / "run" / "references" / "synthetic" / "plan.parquet").read_bytes() == before

@@ -18,7 +18,7 @@ import pytest
 
 from poolproof.audit.evidence import ITEMS
 from poolproof.audit.gallery import GALLERY_SIZE, galleries, lost_items
-from poolproof.audit.report import accounts, headline, render_report, tiers
+from poolproof.audit.report import accounts, checks, headline, render_report, tiers
 from poolproof.errors import InputError
 
 KINDS = ("both-references", "real-only", "no-references", "nothing-scored")
@@ -128,7 +128,7 @@ def test_headline_says_how_sure(rendered: Callable[[str], Path], kind: str, word
             "both-references",
             "575 images, corrected for the detector's misses and false alarms measured",
         ),
-        ("real-only", "575 images lie farther from the real reference than real images do, and on 97 images"),
+        ("real-only", "575 images the detector flags beyond its false alarms on real references, and on 97"),
         ("no-references", "97 images whose own signature, metadata or mark says synthetic, and nothing else"),
     ],
 )
@@ -138,6 +138,24 @@ def test_headline_says_what_it_rests_on(make_run: Callable[[str], Any], kind: st
     said = headline(report)
     assert basis in said.basis
     assert (said.why is None) == (kind == "both-references")
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        ({}, "passed"),
+        ({"lower": 0.0, "point": 0.1, "upper": 0.2}, "failed"),
+        ({"lower": 0.0, "point": None, "upper": 1.0}, "unsure"),
+    ],
+)
+def test_files_made_alike_are_held_against_the_first_estimate(
+    make_run: Callable[[str], Any], change: dict[str, float | None], outcome: str
+) -> None:
+    """The second estimate passes where it agrees with the first, and confirms nothing where it tells nothing."""
+    report = load(make_run("both-references"))
+    report["estimates"][-1] |= change
+    report["checks"]["matched"]["share"] |= change
+    assert checks(report)[-1].outcome == outcome
 
 
 def test_headline_without_any_bound(make_run: Callable[[str], Any]) -> None:

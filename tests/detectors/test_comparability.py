@@ -22,6 +22,33 @@ def test_alike_sets_are_comparable() -> None:
     assert found.words == ("References and pool consist of the same kinds of file.",)
 
 
+@pytest.mark.parametrize("n", [1, 5, 20, 100])
+def test_a_small_pool_of_the_same_origin_is_comparable(n: int) -> None:
+    """A small pool lacks most kinds of a varied reference by chance; that is no mismatch."""
+    sides, qualities = [64 * 2**step for step in range(6)], range(50, 100)
+    for seed in range(20):
+        rng = np.random.default_rng([6, seed])
+        real, pool = (file_metadata(rng, size, sides=sides, qualities=qualities) for size in (500, n))
+        found = comparable(real, None, pool)
+        assert found.real is not None
+        assert found.real.verdict != "incomparable"
+
+
+@pytest.mark.parametrize("n", [20, 1000])
+def test_a_pool_that_lacks_most_of_a_reference_is_still_told(n: int) -> None:
+    """A pool of one of a reference's two kinds is no small sample of it."""
+    rng = np.random.default_rng(7)
+    jpeg = file_metadata(rng, 80, sides=[256], qualities=[90])
+    png = file_metadata(rng, 20, formats=["PNG"], sides=[256])
+    found = comparable(
+        {name: jpeg[name] + png[name] for name in jpeg},
+        None,
+        file_metadata(rng, n, formats=["PNG"], sides=[256]),
+    )
+    assert found.real is not None
+    assert found.real.verdict == "incomparable"
+
+
 def test_a_foreign_reference_is_named() -> None:
     """A reference of small JPEGs says nothing of a pool of large PNGs; the sentence gives the numbers."""
     rng = np.random.default_rng(2)
