@@ -190,8 +190,9 @@ def exact_coverage(cell: Cell, ends: Callable[[int, int], tuple[float, float]]) 
     caught, false = (counts_of(n, rate, stride=0.7) for rate in (cell.tpr, cell.fpr))
     grid = np.array([[ends(int(x), int(y)) for y in false] for x in caught])
     all_caught, all_false = np.arange(caught[0], caught[-1] + 1), np.arange(false[0], false[-1] + 1)
+    # Linear: the ends jump to those of all counts where the references hardly show t > f.
     start, stop = (
-        RectBivariateSpline(caught, false, values)(all_caught, all_false)
+        RectBivariateSpline(caught, false, values, kx=1, ky=1)(all_caught, all_false)
         for values in np.moveaxis(grid, -1, 0)
     )
     law = stats.binom(cell.pool, cell.flagged)
@@ -204,12 +205,13 @@ def mean_width(cell: Cell, limits: Limits) -> float:
     """Return the expected width, by sums over a lattice of reference counts and three flagged counts."""
     n = cell.references
     caught, false = (counts_of(n, rate, stride=1.0) for rate in (cell.tpr, cell.fpr))
+    # Counts are not quite evenly apart: each stands for those halfway to its neighbours.
+    steps = [dict(zip(counts, np.gradient(counts.astype(float)), strict=True)) for counts in (caught, false)]
     deviation = math.sqrt(3 * cell.pool * cell.flagged * (1 - cell.flagged))
     total = weights = 0.0
     for x, y, (part, step) in itertools.product(caught, false, ((1 / 6, -1), (2 / 3, 0), (1 / 6, 1))):
         weight = part * stats.binom.pmf(x, n, cell.tpr) * stats.binom.pmf(y, n, cell.fpr)
-        if weight < 1e-6:
-            continue
+        weight *= steps[0][x] * steps[1][y]
         flagged = min(max(round(cell.pool * cell.flagged + step * deviation), 0), cell.pool)
         lower, upper = limits(flagged, int(x), int(y))
         total, weights = total + weight * (upper - lower), weights + weight
