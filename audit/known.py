@@ -68,7 +68,7 @@ def fitted_digests(folder: Path) -> UInt64[np.ndarray, "n 2"]:
     if not file.is_file():
         return np.zeros((0, 2), np.uint64)
     table = _read(file)
-    known = table.filter(pc.or_(table.column("fitted"), table.column("tuned")))
+    known = table.filter(pc.field("fitted") | pc.field("tuned"))
     digests = known.column("digest").to_pylist()
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2) if digests else np.zeros((0, 2), np.uint64)
 
@@ -84,7 +84,7 @@ def held_out_scores(folder: Path, role: str) -> Float32[np.ndarray, " n"]:
     if not file.is_file():
         return np.zeros(0, np.float32)
     table = _read(file)
-    kept = table.filter(pc.and_(pc.equal(table.column("class"), role), pc.invert(table.column("fitted"))))
+    kept = table.filter((pc.field("class") == role) & ~pc.field("fitted"))
     return kept.column("score").drop_null().to_numpy().astype(np.float32)
 
 

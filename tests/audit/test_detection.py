@@ -289,8 +289,8 @@ def test_a_pool_that_the_detector_learnt_from_is_noted(pools: Path, fitted: Path
 
 def test_the_folder_of_an_audit_is_left_alone(pools: Path, tmp_path: Path) -> None:
     """A fit into the folder of an audit is refused before it replaces the plans and evidence there."""
-    named = {"real": str(pools / "real"), "synthetic": str(pools / "other-synthetic")}
-    audit_pool(AuditSpec(str(pools / "pool"), tmp_path / "run", embedder="forensic", workers=0, **named))
+    given = AuditSpec(str(pools / "pool"), tmp_path / "run", embedder="forensic", workers=0)
+    audit_pool(replace(given, real=str(pools / "real"), synthetic=str(pools / "other-synthetic")))
     before = (tmp_path / "run" / "references" / "synthetic" / "plan.parquet").read_bytes()
     with pytest.raises(InputError, match="folder of an audit"):
         fit_on_pools(spec(pools, tmp_path / "run"))
