@@ -2,7 +2,8 @@
 
 A person looks at some items drawn at random from the pool and says which are synthetic. That alone gives the
 share, whatever the generator. What a detector says of all items of the pool then narrows it: within the items
-it flags, and within those it does not, the labels are again a random draw, and each part's size is known. How parts are added is in `detectors/strata.py`.
+it flags, and within those it does not, the labels are again a random draw, and each part's size is known.
+How parts are added is in `detectors/strata.py`.
 """
 
 from __future__ import annotations
