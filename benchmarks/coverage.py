@@ -26,11 +26,12 @@ import numpy as np
 from scipy import optimize, special, stats
 from scipy.interpolate import RectBivariateSpline
 
-from poolproof.detectors.labelled import Stratum, labelled_interval, stratified_interval
+from poolproof.detectors.labelled import labelled_interval
 from poolproof.detectors.melding import NEVER, lower_draw, share_below, upper_draw
 from poolproof.detectors.mixture import alarm_edges, bin_counts, goodness_of_fit
 from poolproof.detectors.prevalence import MID, Method, interval, lower_bound
 from poolproof.detectors.soft import Moments, moments, soft_interval
+from poolproof.detectors.strata import Stratum, stratified_interval
 
 RATES = ((0.95, 0.05), (0.8, 0.1), (0.6, 0.3))
 REFERENCES = (100, 1000)

@@ -13,14 +13,13 @@ from scipy import special, stats
 
 from poolproof.detectors.labelled import (
     LabelledMethod,
-    Stratum,
     labelled_interval,
     labelled_share,
     plan_labels,
-    stratified_interval,
 )
 from poolproof.detectors.prevalence import Interval, clopper_pearson
 from poolproof.detectors.soft import Moments, moments
+from poolproof.detectors.strata import Stratum, stratified_interval
 from poolproof.errors import InputError
 
 
