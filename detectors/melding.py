@@ -25,6 +25,7 @@ Source: Bayer, Fay and Graubard, arXiv 2205.13494; the quadrature is derived her
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ class Rate:
     b: int
     low: float
     high: float
+
+    @property
+    def mean(self) -> float:
+        """Expectation."""
+        return self.a / (self.a + self.b)
 
     @property
     def spread(self) -> float:
@@ -121,23 +127,59 @@ def lower_limit(q: Rate, f: Rate, t: Rate, probability: float) -> float:
     """Return the `probability` quantile of g(q, f, t), useless draws (t <= f) counted as 0."""
     # P(t > f) is the same integral with a pool that flags nothing.
     useless = 1.0 - share_below(0.5, NEVER, f, t)
-    return _solve(lambda x: share_below(x, q, f, t) + useless - probability)
+    return _quantile(lambda x: share_below(x, q, f, t) + useless, probability, *_guess(q, f, t))
 
 
 def upper_limit(q: Rate, f: Rate, t: Rate, probability: float) -> float:
     """Return the `probability` quantile of g(q, f, t), useless draws (t <= f) counted as 1."""
-    return _solve(lambda x: share_below(x, q, f, t) - probability)
+    return _quantile(lambda x: share_below(x, q, f, t), probability, *_guess(q, f, t))
 
 
-def _solve(excess: Callable[[float], float]) -> float:
-    """Return where the increasing `excess` crosses 0 in [0, 1], or the end it does not reach."""
-    from scipy.optimize import brentq
+def _guess(q: Rate, f: Rate, t: Rate) -> tuple[float, float]:
+    """Return centre and deviation of g by the delta method, where the search for a quantile starts."""
+    gap = t.mean - f.mean
+    if gap <= 0:
+        return 0.5, 0.5
+    x = min(max((q.mean - f.mean) / gap, 0.0), 1.0)
+    return x, min(math.hypot(q.spread, x * t.spread, (1 - x) * f.spread) / gap, 0.5) + TOLERANCE
 
-    if excess(0.0) >= 0:
-        return 0.0
-    if excess(1.0) <= 0:
-        return 1.0
-    return float(brentq(excess, 0.0, 1.0, xtol=TOLERANCE))  # pyright: ignore[reportArgumentType]
+
+def _quantile(below: Callable[[float], float], probability: float, centre: float, deviation: float) -> float:
+    """Return where the increasing `below` crosses `probability` in [0, 1], or the end it does not reach.
+
+    Normal scores of the probabilities are close to a line in x, so secants on them meet the limit in a few
+    steps; a step that leaves what is already known halves the bracket instead.
+    """
+    from scipy.special import ndtri
+
+    target = float(ndtri(probability))
+    low, high, at_low, at_high = 0.0, 1.0, False, False
+    x, slope = min(max(centre + target * deviation, 0.0), 1.0), 1.0 / deviation
+    last: tuple[float, float] | None = None
+    for turn in itertools.count():
+        y = float(ndtri(min(max(below(x), 1e-16), 1 - 1e-16))) - target
+        if y >= 0:
+            if x == 0.0:
+                return 0.0
+            high, at_high = x, True
+        else:
+            if x == 1.0:
+                return 1.0
+            low, at_low = x, True
+        if last is not None and (y - last[1]) * (x - last[0]) > 0:
+            slope = (y - last[1]) / (x - last[0])
+        last, step = (x, y), -y / slope
+        if abs(step) < TOLERANCE or high - low < TOLERANCE:
+            return min(max(x + step, low), high)
+        following = x + step
+        if turn > 20:
+            following = (low + high) / 2
+        elif following <= low:
+            following = (low + high) / 2 if at_low else low
+        elif following >= high:
+            following = (low + high) / 2 if at_high else high
+        x = following
+    raise AssertionError  # the bracket shrinks below the tolerance
 
 
 def share_below(x: float, q: Rate, f: Rate, t: Rate) -> float:
