@@ -14,13 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from poolproof.detectors.embed import (
-    DEFAULT_EMBEDDER,
-    AbstractEmbedder,
-    ClipEmbedder,
-    load_embedder,
-    resolve_embedder,
-)
+from poolproof.detectors.backbone import AbstractEmbedder, VisionEmbedder
+from poolproof.detectors.embed import DEFAULT_EMBEDDER, load_embedder, resolve_embedder
 from poolproof.errors import InputError
 
 TINY = {
@@ -86,10 +81,10 @@ def images() -> list[np.ndarray]:
     return [rng.integers(0, 256, (*shapes[n % 5], 3), dtype=np.uint8) for n in range(40)]
 
 
-def load(spec: str) -> ClipEmbedder:
+def load(spec: str) -> VisionEmbedder:
     """The embedder of a spec that has one."""
     embedder = load_embedder(spec)
-    assert isinstance(embedder, ClipEmbedder)
+    assert isinstance(embedder, VisionEmbedder)
     return embedder
 
 
@@ -194,10 +189,10 @@ def test_the_default_repository_is_the_one_open_clip_names() -> None:
     """The short cut to the default's cache agrees with open_clip's table."""
     import open_clip
 
-    from poolproof.detectors import embed
+    from poolproof.detectors.clip_models import DEFAULT_REPOSITORY
 
     tag = open_clip.get_pretrained_cfg("ViT-B-32", "laion2b_s34b_b79k")
-    assert tag["hf_hub"] == f"{embed._DEFAULT_REPOSITORY}/"
+    assert tag["hf_hub"] == f"{DEFAULT_REPOSITORY}/"
 
 
 def test_auto_without_weights_falls_back_and_says_what_it_costs() -> None:
