@@ -36,6 +36,9 @@ from poolproof.simulate.diffusion import DiffusionSpec, fit_diffusion
 N_TRAIN: Final = 5000
 """Photographs that models learn from; the others, as many, are references and pools."""
 
+RECIPES: Final = {"nearest": ("nearest", 3), "nearest-again": ("nearest", 4), "transposed": ("transposed", 5)}
+"""Autoencoders by name: kind and seed. The first makes the synthetic references."""
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -78,7 +81,7 @@ def encode_like(pixels: UInt8[np.ndarray, "h w 3"], original: bytes) -> bytes:
 
 
 def digits_set(work: Path, *, seed: int) -> ImageSet:
-    """Return the embedded digits and samples of the project's diffusion model, both as the demonstration writes them."""
+    """Return the embedded digits and samples of the project's diffusion model, written as in the demonstration."""
     from sklearn.datasets import load_digits
 
     split, train, draw, lay = np.random.default_rng([seed, 1]).spawn(4)
@@ -142,17 +145,8 @@ def photograph_set(data: Path, work: Path, *, steps: int, n_other: int, seed: in
     pixels = np.stack([decode(file) for file in files])
     train, real, originals = pixels[:N_TRAIN], files[N_TRAIN:], pixels[N_TRAIN:]
     made: dict[str, list[bytes]] = {}
-    recipes = {"nearest": ("nearest", 3), "nearest-again": ("nearest", 4), "transposed": ("transposed", 5)}
-    for name, (kind, number) in recipes.items():
-        torch.manual_seed(seed + number)
-        rng = np.random.default_rng([seed, number])
-        model: Any = Autoencoder(kind)
-        print(f"photographs: autoencoder {name}", flush=True)
-        keep_model(
-            work / f"photographs-{name}.safetensors",
-            model,
-            lambda m, rng=rng: m.train_on(train, steps, rng=rng),
-        )
+    for name in RECIPES:
+        model = make_autoencoder(name, work, train, steps=steps, seed=seed)
         passed = model.pass_through(originals)
         error = np.square(passed.astype(float) - originals).mean()
         print(f"photographs: PSNR {10 * np.log10(255**2 / error):.1f} dB by {name}", flush=True)
@@ -174,12 +168,37 @@ def photograph_set(data: Path, work: Path, *, steps: int, n_other: int, seed: in
     return ImageSet("photographs", real, known, made, paired=True)
 
 
+def make_autoencoder(
+    name: str, work: Path, train: UInt8[np.ndarray, "n h w 3"] | None, *, steps: int, seed: int
+) -> Autoencoder:
+    """Return an autoencoder of `RECIPES`, trained now or before.
+
+    Args:
+        name: of the recipe.
+        work: folder for weights.
+        train: photographs to learn from; None where the weights are in the folder.
+        steps: of training.
+        seed: of weights and order.
+    """
+    kind, number = RECIPES[name]
+    torch.manual_seed(seed + number)
+    rng = np.random.default_rng([seed, number])
+    model = Autoencoder(kind)
+
+    def learn(model: Any) -> None:
+        print(f"photographs: training the autoencoder {name}", flush=True)
+        model.train_on(train, steps, rng=rng)
+
+    keep_model(work / f"photographs-{name}.safetensors", model, learn)
+    return model
+
+
 def backbone_spec(data: Path, work: Path, *, steps: int, seed: int) -> str:
     """Return the spec of an embedding model that learnt the labels of photographs and digits, its file in `work`."""
     path = work / f"backbone-{BACKBONE}.safetensors"
     if not path.exists():
         files, labels = read_photographs(data)
-        photographs = np.stack([decode(file) for file in files[:N_TRAIN]])
+        photographs = train_photographs(data)
         digits, numbers = read_mnist(data)
         small = np.pad(digits[30_000:35_000], ((0, 0), (2, 2), (2, 2), (0, 0))).repeat(3, axis=3)
         images = np.concatenate([photographs, small])
@@ -225,6 +244,11 @@ def read_photographs(data: Path) -> tuple[list[bytes], Int[np.ndarray, " n"]]:
     order = np.random.default_rng(0).permutation(len(names))
     _, classes = np.unique([labels[name] for name in names], return_inverse=True)
     return [files[names[i]] for i in order], classes[order]
+
+
+def train_photographs(data: Path) -> UInt8[np.ndarray, "n 32 32 3"]:
+    """Return the photographs that models learn from."""
+    return np.stack([decode(file) for file in read_photographs(data)[0][:N_TRAIN]])
 
 
 def keep_arrays(path: Path, make: Any) -> dict[str, np.ndarray]:
