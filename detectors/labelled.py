@@ -133,7 +133,9 @@ def stratified_interval(strata: Sequence[Stratum], *, level: float = 0.95) -> In
     size = sum(part.size for part in strata)
     known = all(part.labelled > 0 for part in strata)
     point = sum(part.size * part.synthetic / part.labelled for part in strata) / size if known else None
-    return Interval(point, *_limits(strata, alpha), level, "labels-strata" if len(strata) > 1 else "labels-survey")
+    return Interval(
+        point, *_limits(strata, alpha), level, "labels-strata" if len(strata) > 1 else "labels-survey"
+    )
 
 
 def labelled_interval(
@@ -171,7 +173,7 @@ def labelled_interval(
     """
     known = np.array([label is not None for label in labels], bool)
     values = np.asarray(predictions, np.float64)
-    n, unsure = int(known.sum()), int(len(known) - known.sum())
+    n = int(known.sum())
     if len(values) != len(known):
         raise InputError(f"predictions: got {len(values)}, allowed {len(known)}: give one for each label")
     if n == 0:
@@ -217,7 +219,9 @@ def labelled_share(strata: Sequence[Stratum], *, level: float = 0.95) -> Labelle
     # Shares within parts are drawn to the middle, so that a part without hits is not taken for certain.
     inside = [(part.synthetic + 0.5) / (part.labelled + 1) for part in strata]
     variance = sum(part.size * p * (1 - p) for part, p in zip(strata, inside, strict=True)) / size
-    return LabelledShare(found, worst, size, n, unsure, variance, 1.0 if len(strata) > 1 else 0.0, tuple(strata))
+    return LabelledShare(
+        found, worst, size, n, unsure, variance, 1.0 if len(strata) > 1 else 0.0, tuple(strata)
+    )
 
 
 def plan_labels(pilot: LabelledShare, *, half_width: float = 0.01) -> LabelPlan:
@@ -317,7 +321,9 @@ def _by_flag(
     for flag, size in ((1.0, flagged), (0.0, pool.n - flagged)):
         part = values == flag
         if part.sum() > size:
-            raise InputError(f"pool.mean: got {size} items of flag {flag:g}, {part.sum()} labelled: count the pool again")
+            raise InputError(
+                f"pool.mean: got {size} items of flag {flag:g}, {part.sum()} labelled: count the pool again"
+            )
         n = int((part & known).sum())
         parts.append(Stratum(size, n, int((part & known & y).sum()), int(part.sum()) - n))
     return tuple(parts)
@@ -374,7 +380,9 @@ def _support(part: Stratum, *, upper: bool) -> tuple[int, int]:
         return count, count
     # Six deviations of the binomial count beyond the ends of its rate.
     ends = float(betaincinv(a, b, TAIL)), 1 - float(betaincinv(b, a, TAIL))
-    low, high = (rest * r + sign * 6 * math.sqrt(rest * r * (1 - r) + 1) for r, sign in zip(ends, (-1, 1), strict=True))
+    low, high = (
+        rest * r + sign * 6 * math.sqrt(rest * r * (1 - r) + 1) for r, sign in zip(ends, (-1, 1), strict=True)
+    )
     return part.synthetic + max(math.floor(low), 0), part.synthetic + min(math.ceil(high), rest)
 
 
@@ -404,4 +412,6 @@ def _check(strata: Sequence[Stratum]) -> None:
         check_count("labelled", part.labelled, "size", part.size)
         check_count("synthetic", part.synthetic, "size", part.size)
         if part.synthetic > part.labelled:
-            raise InputError(f"synthetic: got {part.synthetic}, allowed 0 to {part.labelled} (labelled): count again")
+            raise InputError(
+                f"synthetic: got {part.synthetic}, allowed 0 to {part.labelled} (labelled): count again"
+            )

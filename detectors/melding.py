@@ -130,6 +130,17 @@ def lower_limit(q: Rate, f: Rate, t: Rate, probability: float) -> float:
     return _quantile(lambda x: share_below(x, q, f, t) + useless, probability, *_guess(q, f, t))
 
 
+def least_limit(q: Rate, f: Rate, t: Rate, probability: float) -> float:
+    """Return the `probability` quantile of g(q, f, t), useless draws counted as 0 where q <= f and as 1 elsewhere.
+
+    This is the published convention. It serves where the least of several limits is taken, one for each known
+    t: a t that is surely below f must not pull the least down to 0. If t <= f is the truth, q <= f is true
+    as well, and the limit is 0 but for the error it is allowed.
+    """
+    useless = share_below(0.0, q, f, CERTAIN) - share_below(0.0, q, f, t)
+    return _quantile(lambda x: share_below(x, q, f, t) + useless, probability, *_guess(q, f, t))
+
+
 def upper_limit(q: Rate, f: Rate, t: Rate, probability: float) -> float:
     """Return the `probability` quantile of g(q, f, t), useless draws (t <= f) counted as 1."""
     return _quantile(lambda x: share_below(x, q, f, t), probability, *_guess(q, f, t))

@@ -23,9 +23,20 @@ from poolproof.errors import InputError, UnreliableEstimate
 N_BINS: Final = 20
 """Bins of the alarm: enough to see half a standard deviation, few enough to fill."""
 
-EXTRA = 1.0
-JOINT = 0.025
+ITEMS_PER_BIN: Final = 10
+"""References, both classes together, that a bin of the alarm has at least."""
+
 STEPS: Final = 3
+"""Rounds in which the best share and the variance at it settle."""
+
+SEED_ERROR: Final = 0.05
+"""Chance at most that an alarm is owed to the draw of the resamples."""
+
+PRIOR: Final = 1.0
+"""Items added to each bin of a reference where its noise is judged: a bin without items is not known to be empty."""
+
+NULL_PRIOR: Final = 0.25
+"""Items added to each bin of either class in the mix that resamples are drawn from."""
 
 BISECTIONS: Final = 30
 """Halvings of [0, 1] in the search for a share: an accuracy of 1e-9."""
@@ -42,7 +53,8 @@ class GoodnessOfFit:
         statistic: sum of squared residuals.
         p_value: share of resamples of the best mix that fit no better, in (0, 1].
         level: an alarm in at most 1 - level of pools that are mixes.
-        fires: whether p_value <= 1 - level.
+        fires: whether p_value is below 1 - level by more than the chance of the resamples, so that other
+            resamples would say so too.
         residuals: of each bin, items beyond the best mix in standard errors of pool and references; where no
             sample has an item it is 0.
     """
@@ -97,12 +109,13 @@ def alarm_edges(
 ) -> Float64[np.ndarray, " edges"]:
     """Return inner edges that cut the two references, mixed half and half, into bins of equal mass.
 
-    Scores that repeat make fewer edges, since no bin can hold a part of a score.
+    Scores that repeat make fewer edges, since no bin can hold a part of a score. So do few references: a bin
+    gets 10 at least, of both classes together.
 
     Args:
         real_scores: of real references, finite.
         synthetic_scores: of synthetic references, finite.
-        n_bins: bins that are wanted, at least 2.
+        n_bins: bins that are wanted, at least 2; `goodness_of_fit` needs 3.
 
     Raises:
         InputError: a reference is empty or has scores that are not finite, or there are fewer than 2 bins.
@@ -112,13 +125,17 @@ def alarm_edges(
         raise InputError(f"n_bins: got {n_bins}, allowed 2 or more: {N_BINS} is usual")
     for name, scores in (("real_scores", real_scores), ("synthetic_scores", synthetic_scores)):
         if len(scores) == 0 or not np.isfinite(scores).all():
-            raise InputError(f"{name}: got {len(scores)} scores, allowed 1 or more, all finite: leave gaps out")
+            raise InputError(
+                f"{name}: got {len(scores)} scores, allowed 1 or more, all finite: leave gaps out"
+            )
     both = np.concatenate([real_scores, synthetic_scores]).astype(np.float64)
-    mass = np.repeat([0.5 / len(real_scores), 0.5 / len(synthetic_scores)], [len(real_scores), len(synthetic_scores)])
+    mass = np.repeat(
+        [0.5 / len(real_scores), 0.5 / len(synthetic_scores)], [len(real_scores), len(synthetic_scores)]
+    )
     values, place = np.unique(both, return_inverse=True)
     if len(values) < 2:
         raise UnreliableEstimate("scores: all references have one score, which no bins can part")
-    n_bins = min(n_bins, max(len(both) // 10, 3))
+    n_bins = min(n_bins, max(len(both) // ITEMS_PER_BIN, 3))
     below = np.cumsum(np.bincount(place, mass))
     # The edge after which a bin's mass is reached lies between that value and the next.
     cuts = np.unique(np.searchsorted(below, np.arange(1, n_bins) / n_bins - 1e-12))
@@ -130,7 +147,9 @@ def alarm_edges(
     return np.where(middle > values[cuts], middle, values[cuts + 1])
 
 
-def bin_counts(scores: Float[np.ndarray, " n"], edges: Float[np.ndarray, " edges"]) -> Int64[np.ndarray, " bins"]:
+def bin_counts(
+    scores: Float[np.ndarray, " n"], edges: Float[np.ndarray, " edges"]
+) -> Int64[np.ndarray, " bins"]:
     """Return how many scores lie in each bin between the inner edges; a score on an edge counts above it.
 
     >>> bin_counts(np.array([0.0, 0.5, 2.0]), np.array([0.5, 1.0]))
@@ -138,7 +157,9 @@ def bin_counts(scores: Float[np.ndarray, " n"], edges: Float[np.ndarray, " edges
     """
     if not np.isfinite(scores).all():
         raise InputError("scores: got some that are not finite, allowed finite: leave abstentions out")
-    return np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1).astype(np.int64)
+    return np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1).astype(
+        np.int64
+    )
 
 
 def fit_mixture(pool_counts: Counts, real_counts: Counts, synthetic_counts: Counts) -> float:
@@ -181,7 +202,7 @@ def goodness_of_fit(
     The statistic is the least over shares of the sum of (O - N m)^2 / V over the bins, with O the pool's
     counts, m = share p1 + (1 - share) p0, and V = N m + N^2 (share^2 p1/n1 + (1 - share)^2 p0/n0): Pearson's,
     with the references' own noise in the variance. Its law is found by drawing all three samples anew
-    from the mix of highest likelihood given all three, and fitting each anew.
+    from the mix of highest likelihood given all three, and fitting each anew, all at once.
 
     Args:
         pool_counts: items of the pool in each bin.
@@ -189,7 +210,7 @@ def goodness_of_fit(
         synthetic_counts: synthetic references in each bin, likewise.
         rng: source of the resamples.
         n_resamples: 400 tell a level of 0.95 well.
-        level: in (0, 1); pools that are mixes raise an alarm in 1 - level of cases.
+        level: in (0, 1); pools that are mixes raise an alarm in at most about 1 - level of cases.
 
     Raises:
         InputError: numbers of bins differ, a count is negative, a sample is empty, the level is outside
@@ -201,13 +222,20 @@ def goodness_of_fit(
     Assumes: the samples are independent and the references are not those the detector learnt from. Edges
         were set without regard to the pool.
     """
+    from scipy.special import betaincinv
+
     pool, real, synthetic = _check(pool_counts, real_counts, synthetic_counts)
     alpha = 1.0 - check_level(level)
-    if n_resamples < math.ceil(1 / alpha) - 1:
-        raise InputError(f"n_resamples: got {n_resamples}, allowed {math.ceil(1 / alpha) - 1} or more at this level")
+    least = math.ceil(math.log(SEED_ERROR) / math.log(level))
+    if n_resamples < least:
+        raise InputError(
+            f"n_resamples: got {n_resamples}, allowed {least} or more at this level: 400 is usual"
+        )
     seen = np.flatnonzero(pool + real + synthetic)
     if len(seen) < 3:
-        raise UnreliableEstimate(f"counts: {len(seen)} bins have items, and any pool is a mix in fewer than 3")
+        raise UnreliableEstimate(
+            f"counts: {len(seen)} bins have items, and any pool is a mix in fewer than 3"
+        )
     counts = [sample[seen] for sample in (pool, real, synthetic)]
     share, p0, p1 = _joint_fit(*counts)
     mix = share * p1 + (1 - share) * p0
@@ -218,50 +246,65 @@ def goodness_of_fit(
     both = [np.concatenate([sample[None], more]) for sample, more in zip(counts, drawn, strict=True)]
     shares, residuals = _best_fit(*both)
     statistics = np.square(residuals).sum(axis=1)
-    p_value = float(1 + np.count_nonzero(statistics[1:] >= statistics[0])) / (1 + n_resamples)
+    worse = int(np.count_nonzero(statistics[1:] >= statistics[0]))
+    fires = worse < n_resamples and float(betaincinv(worse + 1, n_resamples - worse, 1 - SEED_ERROR)) <= alpha
     full = np.zeros(len(pool))
     full[seen] = residuals[0]
-    return GoodnessOfFit(
-        float(shares[0]), float(statistics[0]), p_value, level, bool(p_value <= alpha + 1e-12), full
-    )
+    p_value = (1 + worse) / (1 + n_resamples)
+    return GoodnessOfFit(float(shares[0]), float(statistics[0]), p_value, level, fires, full)
 
 
 def _best_fit(
-    pool: Float64[np.ndarray, "s bins"], real: Float64[np.ndarray, "s bins"], synthetic: Float64[np.ndarray, "s bins"]
+    pool: Float64[np.ndarray, "s bins"],
+    real: Float64[np.ndarray, "s bins"],
+    synthetic: Float64[np.ndarray, "s bins"],
 ) -> tuple[Float64[np.ndarray, " s"], Float64[np.ndarray, "s bins"]]:
     """Return the share of the least statistic and its residuals for many samples at once.
 
-    For a given V the best share is a weighted regression of O/N - p0 on p1 - p0. V takes p1 and p0 from all
-    three samples, by some steps of expectation maximisation: a reference alone is too noisy to weigh itself.
+    For a given V the best share is a weighted regression of O/N - p0 on p1 - p0. In V, p1 and p0 are the means
+    of what the references alone say and what the pool says, parted by expectation maximisation. Edges that
+    give each bin the same number of references make their counts less random than resamples of them, and the
+    pool's more so; in the mean the two offset each other.
     """
     p0, p1 = _smooth(real), _smooth(synthetic)
     size, n0, n1 = (sample.sum(axis=1, keepdims=True) for sample in (pool, real, synthetic))
     share, gap, rest = _likely_share(pool, p0, p1)[:, None], p1 - p0, pool / size - p0
-    v0, v1 = p0, p1
-    a0, a1 = (real + EXTRA) / (n0 + EXTRA * real.shape[1]), (synthetic + EXTRA) / (n1 + EXTRA * real.shape[1])
-    for _ in range(STEPS):
-        v0, v1, _ = _step(share, v0, v1, pool, real, synthetic)
-        w0, w1 = (a0 + v0) / 2, (a1 + v1) / 2
-        variance = (share * w1 + (1 - share) * w0) / size + share**2 * w1 / n1 + (1 - share) ** 2 * w0 / n0
+    from_pool, from_references = (p0, p1), (_smooth(real, PRIOR), _smooth(synthetic, PRIOR))
+    variance = np.ones_like(pool)
+    for round_ in range(STEPS + 1):
+        v0, v1 = ((a + b) / 2 for a, b in zip(from_pool, from_references, strict=True))
+        variance = (share * v1 + (1 - share) * v0) / size + share**2 * v1 / n1 + (1 - share) ** 2 * v0 / n0
+        if round_ == STEPS:
+            break
         information = (gap * gap / variance).sum(axis=1, keepdims=True)
         move = (gap * rest / variance).sum(axis=1, keepdims=True)
         share = np.clip(move / np.maximum(information, 1e-300), 0.0, 1.0)
-    variance = (share * w1 + (1 - share) * w0) / size + share**2 * w1 / n1 + (1 - share) ** 2 * w0 / n0
+        *from_pool, _ = _part(share, *from_pool, pool, real, synthetic)
     return share[:, 0], (rest - share * gap) / np.sqrt(variance)
 
 
-def _step(share, p0, p1, pool, real, synthetic):
+def _part(
+    share: Float64[np.ndarray, "*s 1"],
+    p0: Float64[np.ndarray, "*s bins"],
+    p1: Float64[np.ndarray, "*s bins"],
+    pool: Float64[np.ndarray, "*s bins"],
+    real: Float64[np.ndarray, "*s bins"],
+    synthetic: Float64[np.ndarray, "*s bins"],
+) -> tuple[Float64[np.ndarray, "*s bins"], Float64[np.ndarray, "*s bins"], Float64[np.ndarray, "*s 1"]]:
+    """Return p0, p1 and the share after one step of expectation maximisation on all three samples.
+
+    Source: Dempster, Laird and Rubin, J. R. Stat. Soc. B 39 (1977) 1-38, section 4.3.
+    """
     part = share * p1
     part = pool * (part / (part + (1 - share) * p0))
-    total = part.sum(axis=-1, keepdims=True)
-    size, n0, n1 = (sample.sum(axis=-1, keepdims=True) for sample in (pool, real, synthetic))
-    half = 0.5 / pool.shape[-1]
-    p1 = (synthetic + part + half) / (n1 + total + 0.5)
-    p0 = (real + pool - part + half) / (n0 + size - total + 0.5)
-    return p0, p1, total / size
+    moved = part.sum(axis=-1, keepdims=True) / pool.sum(axis=-1, keepdims=True)
+    return _smooth(real + pool - part, NULL_PRIOR), _smooth(synthetic + part, NULL_PRIOR), moved
+
 
 def _likely_share(
-    pool: Float64[np.ndarray, "*s bins"], p0: Float64[np.ndarray, "*s bins"], p1: Float64[np.ndarray, "*s bins"]
+    pool: Float64[np.ndarray, "*s bins"],
+    p0: Float64[np.ndarray, "*s bins"],
+    p1: Float64[np.ndarray, "*s bins"],
 ) -> Float64[np.ndarray, " s"]:
     """Return the share of highest likelihood for many pools at once, by bisection of the slope."""
     pool, p0, p1 = (np.atleast_2d(values) for values in (pool, p0, p1))
@@ -280,31 +323,27 @@ def _likely_share(
 
 
 def _joint_fit(
-    pool: Float64[np.ndarray, " bins"], real: Float64[np.ndarray, " bins"], synthetic: Float64[np.ndarray, " bins"]
+    pool: Float64[np.ndarray, " bins"],
+    real: Float64[np.ndarray, " bins"],
+    synthetic: Float64[np.ndarray, " bins"],
 ) -> tuple[float, Float64[np.ndarray, " bins"], Float64[np.ndarray, " bins"]]:
-    """Return share, p0 and p1 of highest likelihood given all three samples, by expectation maximisation.
-
-    Source: Dempster, Laird and Rubin, J. R. Stat. Soc. B 39 (1977) 1-38, section 4.3.
-    """
-    p0, p1 = _smooth(real[None])[0], _smooth(synthetic[None])[0]
-    share = float(np.clip(_likely_share(pool, p0, p1)[0], 1e-6, 1 - 1e-6))
-    size, n0, n1 = pool.sum(), real.sum(), synthetic.sum()
-    half = JOINT
+    """Return share, p0 and p1 of highest likelihood given all three samples, a little smoothed."""
+    p0, p1 = _smooth(real), _smooth(synthetic)
+    share = np.clip(_likely_share(pool, p0, p1), 1e-6, 1 - 1e-6)
     for _ in range(1000):
-        part = share * p1
-        part = pool * (part / (part + (1 - share) * p0))
-        total = float(part.sum())
-        p1 = (synthetic + part + half) / (n1 + total + 0.5)
-        p0 = (real + pool - part + half) / (n0 + size - total + 0.5)
-        moved, share = abs(total / size - share), total / size
-        if moved < 1e-9:
+        before = share
+        p0, p1, share = _part(share, p0, p1, pool, real, synthetic)
+        if abs(float(share[0] - before[0])) < 1e-9:
             break
-    return share, p0, p1
+    return float(share[0]), p0, p1
 
 
-def _smooth(counts: Float64[np.ndarray, "s bins"]) -> Float64[np.ndarray, "s bins"]:
-    """Return the shares of the bins, half an item spread over all of them so that none is 0."""
-    return (counts + 0.5 / counts.shape[1]) / (counts.sum(axis=1, keepdims=True) + 0.5)
+def _smooth(
+    counts: Float64[np.ndarray, "*s bins"], extra: float | None = None
+) -> Float64[np.ndarray, "*s bins"]:
+    """Return the shares of the bins, `extra` items added to each; by default half an item over all of them."""
+    more = 0.5 / counts.shape[-1] if extra is None else extra
+    return (counts + more) / (counts.sum(axis=-1, keepdims=True) + more * counts.shape[-1])
 
 
 def _proportions(counts: Float64[np.ndarray, " bins"]) -> Float64[np.ndarray, " bins"]:
@@ -317,7 +356,9 @@ def _check(*samples: Counts) -> tuple[Float64[np.ndarray, " bins"], ...]:
     names = ("pool_counts", "real_counts", "synthetic_counts")
     for name, counts in zip(names, samples, strict=True):
         if len(counts) != len(samples[0]):
-            raise InputError(f"{name}: got {len(counts)} bins, allowed {len(samples[0])}: count with the same edges")
+            raise InputError(
+                f"{name}: got {len(counts)} bins, allowed {len(samples[0])}: count with the same edges"
+            )
         if counts.min(initial=0) < 0:
             raise InputError(f"{name}: got {counts.min()}, allowed 0 or more: give counts of items")
         if counts.sum() < 1:

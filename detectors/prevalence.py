@@ -37,6 +37,27 @@ class Interval:
     method: str
 
 
+@dataclass(frozen=True)
+class CountInterval:
+    """An estimated number of items with its confidence limits.
+
+    Attributes:
+        point: the estimate, or None where there is none of the share.
+        lower: lower confidence limit, a whole number.
+        upper: upper confidence limit, a whole number.
+        n: items that the share is of.
+        level: confidence level of the pair.
+        method: how the limits of the share were found.
+    """
+
+    point: float | None
+    lower: int
+    upper: int
+    n: int
+    level: float
+    method: str
+
+
 def clopper_pearson(x: int, n: int, *, level: float = 0.95) -> Interval:
     """Return the exact interval of a binomial proportion; it covers with at least `level`.
 
@@ -267,6 +288,37 @@ def with_sampled_floor(hits: int, sample: int, rest: Interval | None, *, level: 
 def split_level(level: float) -> float:
     """Return the level two intervals need to hold together with at least `level`: half of the error each."""
     return 1.0 - (1.0 - check_level(level)) / 2
+
+
+def count_of(share: Interval, n: int) -> CountInterval:
+    """Return how many of n items are synthetic: the share times n, limits rounded outwards.
+
+    The level of the share carries over. For the pool that was scored, n is its size. For a larger pool of
+    which the scored items are a uniform sample, n is the larger size and nothing needs to be added: the
+    share's limits from `interval` hold the error of drawing already (the binomial error of q).
+
+    >>> count_of(Interval(0.25, 0.2, 0.31, 0.95, "melded"), 1000)
+    CountInterval(point=250.0, lower=200, upper=310, n=1000, level=0.95, method='melded')
+
+    Args:
+        share: share of synthetic items, with limits in [0, 1].
+        n: items, at least 0.
+
+    Raises:
+        InputError: n is no whole number or is negative, or a limit lies outside [0, 1].
+    """
+    try:
+        operator.index(n)
+    except TypeError:
+        raise InputError(f"n: got {n!r}, allowed a whole number: give a count of items") from None
+    if n < 0:
+        raise InputError(f"n: got {n}, allowed 0 or more: give a count of items")
+    if not 0 <= share.lower <= share.upper <= 1:
+        raise InputError(f"share: got {share.lower} to {share.upper}, allowed within 0 to 1: give a share")
+    # What rounding in double precision alone has moved off a whole number stays on it.
+    lower, upper = math.floor(n * share.lower + 1e-6), math.ceil(n * share.upper - 1e-6)
+    point = None if share.point is None else n * share.point
+    return CountInterval(point, lower, upper, n, share.level, share.method)
 
 
 def check_count(name: str, x: int, total_name: str, total: int) -> None:
