@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from poolproof.detectors.metadata import NO_QUALITY, Columns, check_columns, numbers, percent, quality_band, size_band
+from poolproof.detectors.metadata import (
+    NO_QUALITY,
+    Columns,
+    check_columns,
+    numbers,
+    percent,
+    quality_bands,
+    size_bands,
+)
 from poolproof.errors import InputError
 
 RARE: Final = 0.001
@@ -116,8 +124,8 @@ def _kinds(name: str, columns: Columns) -> list[tuple[str, str, int]]:
     check_columns(name, columns)
     bands = zip(
         map(str, columns["format"]),
-        map(quality_band, numbers(columns["quality"])),
-        map(size_band, numbers(columns["width"]), numbers(columns["height"])),
+        quality_bands(numbers(columns["quality"])),
+        size_bands(numbers(columns["width"]), numbers(columns["height"])),
         strict=True,
     )
     return list(bands)
@@ -153,7 +161,11 @@ def _mismatch(
     sizes = Counter((int(columns["width"][i]), int(columns["height"][i])) for i in mine)
     (width, height), most = sizes.most_common(1)[0]
     about = "" if most == len(mine) else "about "
-    size = f"{about}{width} x {height}" if 2 * most > len(mine) else f"about {2 ** (kind[2] / 2):.0f} pixels a side"
+    size = (
+        f"{about}{width} x {height}"
+        if 2 * most > len(mine)
+        else f"about {2 ** (kind[2] / 2):.0f} pixels a side"
+    )
     quality = "" if kind[1] == NO_QUALITY else f" with {kind[1]}"
     return (
         f"{percent(shares[kind])} of the {name} are {kind[0]}{quality} of {size}; "

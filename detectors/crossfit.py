@@ -199,10 +199,8 @@ def cross_fit(
     told, told_too = ~real_scores.abstained, ~synthetic_scores.abstained
     for name, answered in (("real", told), ("synthetic", told_too)):
         check_enough(name, int(answered.sum()), what="references that the detector answers for")
-    real, real_fold, synthetic, synthetic_fold = (
-        *(real[told], real_fold[told]),
-        *(synthetic[told_too], synthetic_fold[told_too]),
-    )
+    real, real_fold = real[told], real_fold[told]
+    synthetic, synthetic_fold = synthetic[told_too], synthetic_fold[told_too]
     low, high = real_scores.values[told], synthetic_scores.values[told_too]
     near: tuple[Float32[np.ndarray, " r"] | None, Float32[np.ndarray, " s"] | None] = None, None
     if default:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int, UInt8
+from jaxtyping import Bool, Float64, Int, UInt8
 
 from poolproof.detectors.metadata import Columns, check_columns, numbers
 from poolproof.errors import InputError
@@ -47,7 +47,7 @@ class Target:
     quality: int | None
     resampling: Resampling = "lanczos"
 
-    def holds(self, width: Int[np.ndarray, " n"], height: Int[np.ndarray, " n"]) -> np.ndarray:
+    def holds(self, width: Int[np.ndarray, " n"], height: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Return which images can be matched: those that need no upscaling."""
         return np.minimum(width, height) >= self.side
 
@@ -147,7 +147,7 @@ def blockiness(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
     luma = pixels @ np.array([0.299, 0.587, 0.114])
     across, down = _border_steps(luma), _border_steps(luma.T)
     border, inside = across[0] + down[0], across[1] + down[1]
-    # half a grey level on both sides: flat images have rounding alone
+    # one grey level on both sides: in flat images rounding alone would decide
     return math.log((border + 1.0) / (inside + 1.0))
 
 

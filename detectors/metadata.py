@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -110,7 +111,7 @@ def item_facts(columns: Columns) -> dict[str, list[str]]:
         "mode": [f"in mode {_word(value)}" for value in columns["mode"]],
         "size": [f"{w} x {h}" for w, h in sizes],
         "multiples": [_multiple(w, h) for w, h in sizes],
-        "quality": [f"with {quality_band(value)}" for value in numbers(columns["quality"])],
+        "quality": [f"with {band}" for band in quality_bands(numbers(columns["quality"]))],
         "subsampling": [
             "with no chroma on record" if value is None else f"with chroma {value}"
             for value in columns["subsampling"]
@@ -135,18 +136,17 @@ def take_columns(columns: Columns, rows: np.ndarray) -> dict[str, list[Any]]:
     return {name: [columns[name][i] for i in rows] for name in (*REQUIRED, *OPTIONAL) if name in columns}
 
 
-def quality_band(quality: float) -> str:
-    """Return the band of a JPEG quality in words; NaN is none."""
-    if np.isnan(quality):
-        return NO_QUALITY
-    ends = (0, *QUALITY_BANDS, 101)
-    i = int(np.searchsorted(ends, quality, "right")) - 1
-    return f"quality {max(ends[i], 1)} to {ends[i + 1] - 1}"
+def quality_bands(quality: Float64[np.ndarray, " n"]) -> list[str]:
+    """Return the band of each JPEG quality in words; NaN has none."""
+    ends = np.array([0, *QUALITY_BANDS, 101])
+    names = [f"quality {max(low, 1)} to {high - 1}" for low, high in pairwise(ends.tolist())] + [NO_QUALITY]
+    # NaN is sorted behind everything
+    return [names[i] for i in np.searchsorted(ends[1:], quality, "right").tolist()]
 
 
-def size_band(width: float, height: float) -> int:
-    """Return the band of an image's size: its mean side in steps of the root of two, round sides central."""
-    return round(2 * float(np.log2(np.sqrt(width * height))))
+def size_bands(width: Float64[np.ndarray, " n"], height: Float64[np.ndarray, " n"]) -> list[int]:
+    """Return the band of each image's size: its mean side in steps of the root of two, round sides central."""
+    return np.round(np.log2(width * height)).astype(int).tolist()
 
 
 def check_columns(name: str, columns: Columns) -> int:

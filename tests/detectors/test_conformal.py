@@ -1,4 +1,4 @@
-"""Tests of conformal p-values and Benjamini-Hochberg: exact ranks, valid laws, and a false discovery rate that holds."""
+"""Tests of conformal p-values and Benjamini-Hochberg: exact ranks, valid laws, and a rate that holds."""
 
 from __future__ import annotations
 
@@ -77,12 +77,14 @@ def test_the_largest_step_below_the_line_is_removed(p: list[int], rate: float) -
 
     exact, n = sorted(Fraction(x, 40) for x in p), len(p)
     line = Fraction(str(rate))
-    removed = max((k for k in range(n + 1) if k == 0 or exact[k - 1] <= line * k / n))
+    removed = max(k for k in range(n + 1) if k == 0 or exact[k - 1] <= line * k / n)
     assert (~benjamini_hochberg(np.array(p) / 40, rate).keep).sum() == removed
 
 
 @pytest.mark.coverage
-@pytest.mark.parametrize(("gap", "ties", "random"), [(2.0, False, False), (3.5, True, False), (3.0, True, True)])
+@pytest.mark.parametrize(
+    ("gap", "ties", "random"), [(2.0, False, False), (3.5, True, False), (3.0, True, True)]
+)
 def test_false_discovery_rate_holds(gap: float, ties: bool, random: bool) -> None:
     """On average over pools and references the share of real items among the removed is at most the rate."""
     rng, rate, repetitions, shares, power = np.random.default_rng(3), 0.2, 300, [], 0
@@ -111,7 +113,8 @@ def test_a_contaminated_reference_is_conservative() -> None:
 
 @pytest.mark.theory
 @pytest.mark.parametrize(
-    ("rate", "k", "n", "size"), [(0.1, 10, 1000, 999), (0.05, 1, 100, 1999), (0.3, 50, 100, 6), (0.5, 7, 7, 1)]
+    ("rate", "k", "n", "size"),
+    [(0.1, 10, 1000, 999), (0.05, 1, 100, 1999), (0.3, 50, 100, 6), (0.5, 7, 7, 1)],
 )
 def test_smallest_reference_is_where_removal_begins(rate: float, k: int, n: int, size: int) -> None:
     """With that many references items above them all go; with one less nothing does."""
@@ -151,7 +154,7 @@ def test_bad_input_is_named() -> None:
         smallest_reference(0.1, 0, 10)
     with pytest.raises(InputError, match=r"^n_flagged: "):
         smallest_reference(0.1, 11, 10)
-    with pytest.raises(UnreliableEstimate, match="got 18 real references .* allowed 19 or more"):
+    with pytest.raises(UnreliableEstimate, match=r"got 18 real references .* allowed 19 or more"):
         conformal_threshold(np.arange(18.0), 0.05)
     assert references_for_fpr(0.01) == 99
     assert conformal_pvalues(some[:0], some).shape == (0,)

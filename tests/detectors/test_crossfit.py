@@ -6,12 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from jaxtyping import Float64
-from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+from jaxtyping import Float, Float64
+from toy_detectors import Direction, fit_direction
 
-from poolproof.detectors.calibrate import area_under_curve, cross_fit, real_only
-from poolproof.detectors.neighbours import knn_score, real_distance
+from poolproof.detectors.crossfit import cross_fit
+from poolproof.detectors.neighbours import knn_score
 from poolproof.detectors.prevalence import interval, lower_bound
 from poolproof.detectors.probe import fit_probe
 from poolproof.detectors.scaling import fit_scaling
@@ -36,6 +35,8 @@ def test_references_are_scored_by_the_fold_that_holds_them_out() -> None:
     rng = np.random.default_rng(1)
     real, synthetic = draw(rng, 31, 0.0), draw(rng, 24, 0.7)
     fit = cross_fit(real, synthetic, folds=4, k=3, rng=rng)
+    assert fit.real_knn is not None
+    assert fit.synthetic_knn is not None
     for i in range(4):
         others = real[fit.real_fold != i], synthetic[fit.synthetic_fold != i]
         probe = fit_probe(*others)
@@ -58,6 +59,7 @@ def test_items_are_scored_by_the_fold_that_is_asked_for() -> None:
     real, synthetic = draw(rng, 30, 0.0), draw(rng, 30, 0.7)
     fit = cross_fit(real, synthetic, rng=rng)
     np.testing.assert_array_equal(fit.score(real, fit.real_fold), fit.real_scores)
+    assert fit.synthetic_knn is not None
     np.testing.assert_array_equal(fit.knn_score(synthetic, fit.synthetic_fold), fit.synthetic_knn)
     assert fit.score(real[:0], fit.real_fold[:0]).shape == (0,)
 
@@ -112,8 +114,6 @@ def test_too_few_references_say_how_many_are_needed() -> None:
     for real, synthetic in ((9, 50), (50, 9)):
         with pytest.raises(UnreliableEstimate, match="got 9 references, allowed 10 or more"):
             cross_fit(draw(rng, real, 0.0), draw(rng, synthetic, 0.5), rng=rng)
-    with pytest.raises(UnreliableEstimate, match="got 9 references, allowed 10 or more"):
-        real_only(draw(rng, 9, 0.0), rng=rng)
 
 
 def test_bad_input_is_named() -> None:
@@ -128,61 +128,6 @@ def test_bad_input_is_named() -> None:
         cross_fit(real, synthetic, folds=1, rng=rng)
     with pytest.raises(InputError, match=r"^k: "):
         cross_fit(real, synthetic, k=17, rng=rng)
-    with pytest.raises(InputError, match=r"^k: "):
-        real_only(real, k=12, rng=rng)
-    with pytest.raises(InputError, match=r"^real: .*NaN"):
-        real_only(real * np.nan, rng=rng)
-
-
-def test_real_only_counts_on_references_outside_its_bank() -> None:
-    """The bank holds 60 %, the counts are those of the others, and the score is the distance to the bank."""
-    rng = np.random.default_rng(9)
-    real = draw(rng, 100, 0.0)
-    fit = real_only(real, rng=rng)
-    assert (len(fit.bank), fit.n) == (60, 40)
-    known = {row.tobytes() for row in fit.bank}
-    scaled = fit.scaling.apply(real)
-    held_out = np.array([row for row, s in zip(real, scaled, strict=True) if s.tobytes() not in known])
-    scores = fit.score(held_out)
-    np.testing.assert_array_equal(np.sort(scores), np.sort(fit.held_out_scores))
-    assert fit.false_positives == int((scores > fit.threshold).sum())
-    np.testing.assert_array_equal(scores, real_distance(fit.scaling.apply(held_out), fit.bank))
-    own = real_distance(fit.bank, fit.bank, same=True)
-    assert (own > fit.threshold).mean() <= 0.05
-
-
-@pytest.mark.reference
-def test_area_is_the_one_of_scikit_learn() -> None:
-    """The area agrees with roc_auc_score, ties included."""
-    rng = np.random.default_rng(10)
-    real, synthetic = rng.integers(0, 9, 70).astype(float), rng.integers(3, 12, 50).astype(float)
-    expected = roc_auc_score(np.repeat([0, 1], [70, 50]), np.concatenate([real, synthetic]))
-    found = area_under_curve(real, synthetic)
-    assert found.point == pytest.approx(expected)
-    assert 0 <= found.lower < expected < found.upper <= 1
-
-
-def test_a_perfect_area_still_has_a_lower_limit() -> None:
-    """Scores that do not overlap give an area of 1 with a limit below it, and the mirror image when swapped."""
-    low, high = np.arange(10.0), np.arange(10.0) + 20
-    found, swapped = area_under_curve(low, high), area_under_curve(high, low)
-    assert (found.point, found.upper) == (1.0, 1.0)
-    assert 0.6 < found.lower < 0.95
-    assert (swapped.point, swapped.lower) == (0.0, 0.0)
-    assert swapped.upper == pytest.approx(1 - found.lower)
-    with pytest.raises(InputError, match="scores"):
-        area_under_curve(low, high[:0])
-
-
-@pytest.mark.coverage
-@pytest.mark.parametrize(("gap", "m", "n"), [(0.5, 20, 20), (1.5, 50, 50), (2.5, 100, 30)])
-def test_limits_of_the_area_cover(gap: float, m: int, n: int) -> None:
-    """For normal scores the true area lies within the limits as often as they say, less chance."""
-    rng, truth, held = np.random.default_rng(11), norm.cdf(gap / math.sqrt(2)), 0
-    for _ in range(200):
-        found = area_under_curve(rng.normal(size=m), rng.normal(size=n) + gap)
-        held += found.lower <= truth <= found.upper
-    assert held / 200 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 200)
 
 
 @pytest.mark.slow
@@ -206,21 +151,6 @@ def test_shares_are_covered_from_features_to_interval(references: int) -> None:
 
 
 @pytest.mark.coverage
-@pytest.mark.parametrize("shift", [0.3, 1.2])
-def test_the_bound_holds_for_a_generator_nobody_knows(shift: float) -> None:
-    """Real references alone bound a share of 0.2 from below, for a generator near to real and for one far off."""
-    rng, share, repetitions, above, bounds = np.random.default_rng(13), 0.2, 40, 0, []
-    for _ in range(repetitions):
-        fit = real_only(draw(rng, 300, 0.0), rng=rng)
-        flagged = int((fit.score(pool(rng, 1000, share, shift)) > fit.threshold).sum())
-        bounds.append(lower_bound(flagged, 1000, fit.false_positives, fit.n).lower)
-        above += bounds[-1] > share
-    assert above / repetitions <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / repetitions)
-    if shift > 1:
-        assert np.mean(bounds) > 0.05
-
-
-@pytest.mark.coverage
 def test_the_bound_holds_where_the_probe_meets_another_generator() -> None:
     """With a generator between the known one and real images, the bound from the probe's real counts still holds."""
     rng, share, repetitions, above = np.random.default_rng(14), 0.2, 25, 0
@@ -230,3 +160,136 @@ def test_the_bound_holds_where_the_probe_meets_another_generator() -> None:
         flagged = int((fit.score(items, np.arange(1000) % fit.folds) > fit.threshold).sum())
         above += lower_bound(flagged, 1000, *fit.fpr).lower > share
     assert above / repetitions <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / repetitions)
+
+
+def test_another_detector_is_fitted_and_scored_by_folds() -> None:
+    """A given fit sees all but a fold, and scores are heights above its own threshold."""
+    rng = np.random.default_rng(15)
+    real, synthetic = draw(rng, 33, 0.0), draw(rng, 27, 0.9)
+    fit = cross_fit(real, synthetic, folds=3, fit=fit_direction, rng=rng)
+    assert (fit.k, fit.real_knn, fit.synthetic_knn, fit.threshold) == (None, None, None, 0.0)
+    for i in range(3):
+        expected = fit_direction(real[fit.real_fold != i], synthetic[fit.synthetic_fold != i], rng)
+        assert fit.thresholds[i] == expected.threshold
+        mine = fit.real_fold == i
+        heights = expected.score(real[mine]).values - expected.threshold
+        np.testing.assert_allclose(fit.real_scores[mine], heights, atol=1e-6)
+    assert fit.fpr == (int((fit.real_scores > 0).sum()), 33)
+    assert fit.tpr == (int((fit.synthetic_scores > 0).sum()), 27)
+    np.testing.assert_array_equal(fit.score(real, fit.real_fold), fit.real_scores)
+    with pytest.raises(InputError, match="knn_score"):
+        fit.knn_score(real, fit.real_fold)
+
+
+def test_a_fit_that_draws_has_a_stream_of_its_own_per_fold() -> None:
+    """Folds draw differently, equal seeds equally."""
+
+    def fit(
+        real: Float[np.ndarray, "r d"], synthetic: Float[np.ndarray, "s d"], rng: np.random.Generator
+    ) -> Direction:
+        return Direction(rng.normal(size=D))
+
+    rng = np.random.default_rng(16)
+    real, synthetic = draw(rng, 30, 0.0), draw(rng, 30, 0.5)
+    first, second = (cross_fit(real, synthetic, fit=fit, rng=np.random.default_rng(1)) for _ in range(2))
+    np.testing.assert_array_equal(first.real_scores, second.real_scores)
+    ways = [detector.direction for detector in first.detectors if isinstance(detector, Direction)]
+    assert len({way.tobytes() for way in ways}) == 5
+
+
+def test_references_without_an_answer_are_counted_and_left_out() -> None:
+    """Rows that are not finite, or that the detector abstains from, count in no rate."""
+    rng = np.random.default_rng(17)
+    real, synthetic = draw(rng, 40, 0.0), draw(rng, 30, 0.9)
+    real[:4], synthetic[:2, 0] = np.nan, np.inf
+    whole = cross_fit(real[4:], synthetic[2:], rng=np.random.default_rng(1))
+    fit = cross_fit(real, synthetic, rng=np.random.default_rng(1))
+    assert (fit.real_abstained, fit.synthetic_abstained) == (4, 2)
+    assert (fit.tpr, fit.fpr, fit.auc) == (whole.tpr, whole.fpr, whole.auc)
+    answer = fit.answer(real, np.zeros(40, np.int64))
+    np.testing.assert_array_equal(answer.abstained, np.arange(40) < 4)
+    with pytest.raises(InputError, match="got 4 items without an answer"):
+        fit.score(real, np.zeros(40, np.int64))
+
+    def shy(
+        real: Float[np.ndarray, "r d"], synthetic: Float[np.ndarray, "s d"], rng: np.random.Generator
+    ) -> Direction:
+        return Direction(np.ones(D), 0.0, limit=6.0)
+
+    fit = cross_fit(real[4:], synthetic[2:], fit=shy, rng=rng)
+    sums = [features.sum(axis=1) for features in (real[4:], synthetic[2:])]
+    assert fit.real_abstained == (np.abs(sums[0]) > 6).sum()
+    assert fit.tpr == (((sums[1] > 0) & (sums[1] <= 6)).sum(), (np.abs(sums[1]) <= 6).sum())
+    assert len(fit.real) == len(fit.real_fold) == len(fit.real_scores) == fit.fpr[1]
+    with pytest.raises(UnreliableEstimate, match="got 9 references with finite features of 40"):
+        cross_fit(np.where(np.arange(40)[:, None] < 9, 1.0, np.full((40, D), np.nan)), synthetic, rng=rng)
+
+
+@pytest.mark.coverage
+@pytest.mark.parametrize("default", [True, False])
+def test_stated_error_is_kept_on_average(default: bool) -> None:
+    """Over references, cross-fitted detectors flag real items no more often than stated, and the counts say so."""
+    rng, rate, true, counted = np.random.default_rng(18), 0.05, [], []
+    repetitions = 15 if default else 60
+    fresh = draw(rng, 4000, 0.0)
+    for _ in range(repetitions):
+        real, synthetic = draw(rng, 110, 0.0), draw(rng, 60, 1.0)
+        fit = cross_fit(real, synthetic, fit=None if default else fit_direction, max_fpr=rate, rng=rng)
+        true.append((fit.score(fresh, np.arange(4000) % 5) > fit.threshold).mean())
+        counted.append(fit.fpr[0] / fit.fpr[1])
+    error = float(np.std(true)) / math.sqrt(repetitions)
+    assert np.mean(true) <= rate + 3 * error
+    assert np.mean(true) > rate / 2
+    assert np.mean(counted) == pytest.approx(
+        np.mean(true), abs=4 * float(np.std(counted)) / math.sqrt(repetitions)
+    )
+
+
+def test_thresholds_of_stated_error_come_from_reserved_folds() -> None:
+    """A fold's detector sees neither the fold nor the next one, whose real scores set its threshold."""
+    rng = np.random.default_rng(19)
+    real, synthetic = draw(rng, 100, 0.0), draw(rng, 50, 1.0)
+    fit = cross_fit(real, synthetic, fit=fit_direction, max_fpr=0.05, rng=rng)
+    for i in range(5):
+        ahead = (fit.real_fold - i) % 5
+        expected = fit_direction(real[ahead > 1], synthetic[fit.synthetic_fold != i], rng)
+        assert fit.thresholds[i] == expected.score(real[ahead == 1]).values.max()
+    # 1 % needs 99 real references: two folds of 50
+    fit = cross_fit(draw(rng, 250, 0.0), synthetic, fit=fit_direction, max_fpr=0.01, rng=rng)
+    assert fit.folds == 5
+    with pytest.raises(UnreliableEstimate, match="got 240 references in 5 folds, allowed 250 or more"):
+        cross_fit(draw(rng, 240, 0.0), synthetic, max_fpr=0.01, rng=rng)
+    with pytest.raises(InputError, match=r"^max_fpr: "):
+        cross_fit(real, synthetic, max_fpr=0.0, rng=rng)
+    with pytest.raises(InputError, match=r"^folds: got 2, allowed 3 or more with max_fpr"):
+        cross_fit(real, synthetic, folds=2, max_fpr=0.1, rng=rng)
+
+
+def test_a_detector_without_a_threshold_needs_a_stated_error() -> None:
+    """An infinite threshold is refused unless one is set by stated error."""
+
+    def fit(
+        real: Float[np.ndarray, "r d"], synthetic: Float[np.ndarray, "s d"], rng: np.random.Generator
+    ) -> Direction:
+        return Direction(np.ones(D), math.inf)
+
+    rng = np.random.default_rng(20)
+    real, synthetic = draw(rng, 100, 0.0), draw(rng, 50, 1.0)
+    with pytest.raises(InputError, match=r"^threshold: got inf"):
+        cross_fit(real, synthetic, fit=fit, rng=rng)
+    assert cross_fit(real, synthetic, fit=fit, max_fpr=0.1, rng=rng).tpr[0] > 25
+
+
+@pytest.mark.slow
+@pytest.mark.coverage
+def test_shares_are_covered_with_a_stated_error() -> None:
+    """Nested thresholds, counting and melding together hold a share of 0.2 as often as they say, less chance."""
+    rng, share, repetitions, held = np.random.default_rng(21), 0.2, 60, 0
+    for _ in range(repetitions):
+        real, synthetic = draw(rng, 120, 0.0), draw(rng, 60, 0.8)
+        fit = cross_fit(real, synthetic, fit=fit_direction, max_fpr=0.1, rng=rng)
+        items = pool(rng, 2000, share, 0.8)
+        flagged = int((fit.score(items, np.arange(2000) % fit.folds) > fit.threshold).sum())
+        found = interval(flagged, 2000, *fit.tpr, *fit.fpr)
+        held += found.lower <= share <= found.upper
+    assert held / repetitions >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / repetitions)
