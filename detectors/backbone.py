@@ -20,7 +20,7 @@ READER_VERSION: Final = 1
 SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".bin")
 """Of files of weights."""
 
-LARGEST: Final = 65_519.0
+HALF_LIMIT: Final = 65_520.0
 """Magnitude from which half precision, in which vectors are stored, has no number."""
 
 _BATCH: Final = 32
@@ -115,7 +115,7 @@ def unit_rows(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]
 
 def mark_overflow(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     """Return the vectors, with rows of NaN where half precision cannot hold a number or there is none."""
-    held = (np.abs(vectors) <= LARGEST).all(axis=1, keepdims=True)  # false for NaN
+    held = (np.abs(vectors) < HALF_LIMIT).all(axis=1, keepdims=True)  # false for NaN
     return np.where(held, vectors, np.float32(np.nan))
 
 

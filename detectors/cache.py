@@ -28,6 +28,8 @@ _ASKED: Final = 500
 _PATIENCE: Final = 60.0
 """Seconds for which a process waits until another has written."""
 
+_ATTEMPTS: Final = 3
+
 _TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, checksum INTEGER NOT NULL, vector BLOB NOT NULL) "
     "WITHOUT ROWID"
@@ -86,8 +88,10 @@ class EmbeddingCache:
                     for key, checksum, blob in connection.execute(question, part):
                         if isinstance(blob, bytes) and blob and checksum == _checksum(key, blob):
                             found[bytes(key)] = np.frombuffer(blob, "<f4").astype(np.float32)
-        except sqlite3.DatabaseError as error:
-            self._give_up(error)
+        except sqlite3.OperationalError:
+            pass  # no table yet, or a file that cannot be read: what is not found is made anew
+        except sqlite3.DatabaseError:
+            self.clear()
         return found
 
     def put_many(self, vectors: Mapping[bytes, Float32[np.ndarray, " d"]]) -> None:
@@ -102,12 +106,16 @@ class EmbeddingCache:
         rows = [(key, _checksum(key, blob), blob) for key, blob in blobs.items()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                self._write(rows)
-            except sqlite3.DatabaseError as error:
-                self._give_up(error)
-                self._write(rows)
-        except (OSError, sqlite3.OperationalError) as error:
+            for attempt in range(_ATTEMPTS):
+                try:
+                    return self._write(rows)
+                except sqlite3.DatabaseError as error:
+                    # Damaged, of another layout, or taken away by a process that found it so.
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                    if not isinstance(error, sqlite3.OperationalError) or "no column" in str(error):
+                        self.clear()
+        except (OSError, sqlite3.DatabaseError) as error:
             raise InputError(
                 f"cache: got {str(self.folder)!r} ({error}), allowed a folder that can be written; "
                 "give another or leave it out"
@@ -121,7 +129,9 @@ class EmbeddingCache:
     def _write(self, rows: Sequence[tuple[bytes, int, bytes]]) -> None:
         with self._open() as connection, connection:
             connection.execute(_TABLE)
-            connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+            connection.executemany(
+                "INSERT OR REPLACE INTO vectors (key, checksum, vector) VALUES (?, ?, ?)", rows
+            )
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -130,13 +140,6 @@ class EmbeddingCache:
             yield connection
         finally:
             connection.close()
-
-    def _give_up(self, error: sqlite3.DatabaseError) -> None:
-        """Removes a file that is no database or lacks its table; other troubles are for the caller."""
-        missing = "no such table" in str(error) or "no such column" in str(error)
-        if isinstance(error, sqlite3.OperationalError) and not missing:
-            raise error
-        self.clear()
 
 
 def embed_cached(

@@ -143,10 +143,10 @@ def fit_detector(
 
 
 def _check_reader(kind: str, tied: str, reader: str) -> str:
-    begins = tied.endswith(":")
+    reader, begins = PRESETS.get(reader, reader), tied.endswith(":")
     if not tied or (begins and (not reader or reader.startswith(tied))):
         return reader
-    if begins or (reader and PRESETS.get(reader, reader) != tied):
+    if begins or (reader and reader != tied):
         allowed = f"a spec that begins with {tied}" if begins else tied
         raise InputError(
             f"detector {kind}: got the reader {reader!r}, allowed {allowed}: read the images anew"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -94,6 +95,21 @@ ALL_DETECTORS = list(_MAKERS)
 def make_fitted(name: str) -> FittedDetector:
     """The detector of that name, fitted once."""
     return _MAKERS[name]()
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No connection can be opened, and the caches are empty."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        pytest.fail("a connection was attempted")
+
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.fixture

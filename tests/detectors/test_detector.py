@@ -21,6 +21,7 @@ from poolproof.detectors.detector import (
 )
 from poolproof.detectors.forensic import FORENSIC_DIM
 from poolproof.detectors.kinds import KINDS, fit_detector
+from poolproof.detectors.reader_spec import PRESETS
 from poolproof.errors import InputError
 
 
@@ -190,6 +191,7 @@ def test_unknown_kinds_and_readers_of_another_kind_are_refused(rng: np.random.Ge
     )
     one_line(lambda: fit_detector("univfd", rng=rng), "path=FILE")
     assert fit_detector("forensic", real, real + 1, rng=rng).reader == "forensic"
+    assert fit_detector("probe", real, real + 1, reader="univfd", rng=rng).reader == PRESETS["univfd"]
 
 
 def test_frozen_detectors_cannot_be_changed(fitted: Any) -> None:

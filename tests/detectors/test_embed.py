@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from model_files import TINY, TINY_VISION, Planted, known_to_open_clip, pictures, plant_in_cache
 
 from poolproof.detectors.backbone import AbstractEmbedder, VisionEmbedder
 from poolproof.detectors.embed import DEFAULT_EMBEDDER, load_embedder, resolve_embedder
 from poolproof.errors import InputError
 
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1},
-}
-OTHER = TINY | {"vision_cfg": TINY["vision_cfg"] | {"width": 48}}  # type: ignore[operator]
+OTHER = TINY | {"vision_cfg": TINY_VISION | {"width": 48}}
 FETCHED = TINY | {"text_cfg": {"hf_model_name": "someone/some-text-model"}}
 
-
-class Planted:
-    """An object whose unpickling leaves a trace: what a hostile checkpoint would do."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.trace),)
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No connection can be opened, and the caches are empty."""
-
-    def refuse(*_: Any, **__: Any) -> None:
-        pytest.fail("a connection was attempted")
-
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HOME", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture(scope="module")
@@ -60,25 +29,18 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from safetensors.torch import save_file
 
     folder = tmp_path_factory.mktemp("models")
-    for name, config in (("tiny-test", TINY), ("other-test", OTHER), ("fetched-test", FETCHED)):
-        (folder / f"{name}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
     torch.manual_seed(0)
-    state = open_clip.CLIP(**TINY).state_dict()  # type: ignore[arg-type]
+    state = open_clip.CLIP(**TINY).state_dict()
     torch.save({"state_dict": state}, folder / "tiny.pt")
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "tiny.safetensors")
-    yield folder
-    for name in ("tiny-test", "other-test", "fetched-test"):
-        del open_clip.factory._MODEL_CONFIGS[name]
-    open_clip.factory._MODEL_CONFIG_PATHS.remove(folder)
+    with known_to_open_clip(folder, {"tiny-test": TINY, "other-test": OTHER, "fetched-test": FETCHED}):
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def images() -> list[np.ndarray]:
     """Pictures of several sizes, more than one batch."""
-    rng = np.random.default_rng(0)
-    shapes = [(8, 8), (32, 32), (57, 40), (120, 33), (64, 256)]
-    return [rng.integers(0, 256, (*shapes[n % 5], 3), dtype=np.uint8) for n in range(40)]
+    return pictures(40)
 
 
 def load(spec: str) -> VisionEmbedder:
@@ -86,16 +48,6 @@ def load(spec: str) -> VisionEmbedder:
     embedder = load_embedder(spec)
     assert isinstance(embedder, VisionEmbedder)
     return embedder
-
-
-def plant_in_cache(hub: Path, repository: str, name: str, content: Path) -> None:
-    """Puts a file into a Hugging Face cache as the hub's client lays it out."""
-    root = hub / f"models--{repository.replace('/', '--')}"
-    snapshot = root / "snapshots" / "0123abc"
-    snapshot.mkdir(parents=True)
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text("0123abc")
-    (snapshot / name).write_bytes(content.read_bytes())
 
 
 def test_vectors_have_length_one_and_repeat(weights: Path, images: list[np.ndarray]) -> None:

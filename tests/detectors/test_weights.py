@@ -38,6 +38,44 @@ def test_pull_of_an_unknown_spec(empty_cache: Path) -> None:
         pull_weights("clip:ViT-B-32/no-such-tag")
 
 
+def test_pull_of_timm_without_network_is_one_line(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of timm come from the hub, and a hub that cannot be reached is one line."""
+
+    def unreachable(*args: object, **kwargs: object) -> str:
+        raise ConnectionError("no route to\nhost")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    for spec in ("timm:vit_small_patch16_dinov3/lvd1689m", "rigid"):
+        with pytest.raises(InputError, match="no route to host") as raised:
+            pull_weights(spec)
+        assert "\n" not in str(raised.value)
+
+
+def test_pull_of_timm_takes_the_file_that_the_hub_has(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a repository has no safetensors, its other file is fetched."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked: list[str] = []
+
+    def fetch(repository: str, name: str) -> str:
+        asked.append(f"{repository}/{name}")
+        if name.endswith("safetensors"):
+            raise LocalEntryNotFoundError("not there")
+        return "/somewhere/weights.bin"
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    assert pull_weights("timm:test_vit/r160_in1k") == Path("/somewhere/weights.bin")
+    assert asked == [f"timm/test_vit.r160_in1k/{name}" for name in ("model.safetensors", "pytorch_model.bin")]
+
+
+def test_nothing_is_pulled_for_weight_free_features(empty_cache: Path) -> None:
+    """The weight-free features need no file, and the answer says so."""
+    with pytest.raises(InputError, match="needs no weights"):
+        pull_weights("forensic")
+
+
 def test_pull_without_network_is_one_line(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A publisher that cannot be reached is an InputError that names the spec."""
 
