@@ -29,10 +29,22 @@ from detection_sets import (
     photograph_set,
     train_photographs,
 )
-from detection_trials import CONTENDERS, Rates, Sizes, Trial, covered, make_split, read_features, run_trials
+from detection_trials import (
+    CONTENDERS,
+    Contender,
+    Rates,
+    Sizes,
+    Trial,
+    covered,
+    make_split,
+    read_features,
+    run_trials,
+    score,
+)
 
-from poolproof.detectors.prevalence import Interval
+from poolproof.detectors.prevalence import Interval, interval, lower_bound
 from poolproof.detectors.roc import area_under_curve, roc_curve, tpr_at_fpr
+from poolproof.detectors.subgroups import unknown_generator_interval
 from poolproof.detectors.transfer import transfer
 
 SIZES: Final = {"digits": Sizes(400, 600), "mnist": Sizes(1000, 3000), "photographs": Sizes(1000, 1500)}
@@ -251,37 +263,76 @@ def run_unknown(
                 f"{np.mean([t.bound.lower for t in trials]):.3f}",
                 f"{sum(t.bound.lower <= t.truth for t in trials)} of {n_splits}",
             ])  # fmt: skip
-    head(
-        "photographs: each generator left out in turn",
-        [
-            "detector",
-            "generator",
-            "AUC, known",
-            "AUC, left out",
-            "TPR, known",
-            "TPR, left out",
-            "FPR, left out",
-        ],
-    )
-    split = make_split(images, sizes.reference, np.random.default_rng(3))
+    sets = {"nearest": synthetic, **others}
     for contender in (BY_NAME["probe, weight-free"], BY_NAME["probe, embedding"]):
         key = contender.reader
-        sets = {"nearest": synthetic[key], **{name: found[key] for name, found in others.items()}}
-        generators = {}
-        for i, (name, found) in enumerate(sets.items()):
-            rows = (
-                split.real_rest[300 * i : 300 * (i + 1)]
-                if len(found) == len(synthetic[key])
-                else np.arange(300)
-            )
-            generators[name] = found[rows]
-        result = transfer(real[key][split.real], generators, rng=np.random.default_rng(4))
-        for each in result.generators:
-            rates = [hits / n for hits, n in (each.known, each.left_out, each.left_out_fpr)]
-            row([
-                contender.name, each.name + (" (worst)" if each is result.worst else ""),
-                limits(each.known_auc), limits(each.left_out_auc), *(f"{rate:.3f}" for rate in rates),
-            ])  # fmt: skip
+        run_left_out(contender, images, real[key], {name: each[key] for name, each in sets.items()}, n_splits)
+
+
+def run_left_out(
+    contender: Contender,
+    images: ImageSet,
+    real: np.ndarray,
+    generators: dict[str, np.ndarray],
+    n_splits: int,
+) -> None:
+    """Prints what references of several generators say of a pool by another one, each in turn.
+
+    Args:
+        contender: a detector that needs both classes.
+        images: the photographs.
+        real: features of the real ones.
+        generators: features by generator; all but the short ones stem from the real images, row by row.
+        n_splits: pools of each.
+    """
+    head(
+        f"photographs: {contender.name}; pools with 30% by each generator, the others in the references",
+        [
+            "generator",
+            "TPR",
+            "TPR, others left out in turn",
+            "share",
+            "range",
+            "range holds it",
+            "lower bound",
+            "valid",
+        ],
+    )
+    size, n_each = SIZES["photographs"], 250
+    for name, strange in generators.items():
+        rates, points, ranges, bounds, seen = [], [], [], [], []
+        for i in range(n_splits):
+            draw, fit, turn, fold = np.random.default_rng([6, i]).spawn(4)
+            split = make_split(images, size.reference, draw)
+            own, used = draw.permutation(split.synthetic), {}
+            for number, (other, found) in enumerate(generators.items()):
+                if other != name:
+                    rows = (
+                        own[n_each * number : n_each * (number + 1)]
+                        if len(found) == len(real)
+                        else own % len(found)
+                    )
+                    used[other] = found[np.unique(rows)[:n_each]]
+            fitted = contender.calibrate(real[split.real], np.concatenate(list(used.values())), fit)
+            turned = transfer(real[split.real], used, rng=turn)
+            n_synthetic = round(0.3 * size.pool)
+            high = split.synthetic_rest[:n_synthetic] if len(strange) == len(real) else np.arange(n_synthetic)
+            low = split.real_rest[n_synthetic : size.pool]
+            scores = score(fitted, np.concatenate([real[low], strange[high]]), fold)
+            flagged = int((scores > 0).sum())
+            left_out = {each.name: each.left_out for each in turned.generators}
+            rates.append(float(np.mean(scores[len(low) :] > 0)))
+            seen.append([hits / n for hits, n in left_out.values()])
+            points.append(interval(flagged, size.pool, *fitted.tpr, *fitted.fpr).point or 0.0)
+            ranges.append(unknown_generator_interval(flagged, size.pool, left_out, *fitted.fpr))
+            bounds.append(lower_bound(flagged, size.pool, *fitted.fpr).lower)
+        low, high = (np.mean([getattr(each, end) for each in ranges]) for end in ("lower", "upper"))
+        row([
+            name, f"{np.mean(rates):.3f}", ", ".join(f"{rate:.2f}" for rate in np.mean(seen, axis=0)),
+            f"{np.mean(points):.3f}", f"{low:.3f} to {high:.3f}",
+            f"{sum(covered(each, 0.3) for each in ranges)} of {n_splits}",
+            f"{np.mean(bounds):.3f}", f"{sum(each <= 0.3 for each in bounds)} of {n_splits}",
+        ])  # fmt: skip
 
 
 def print_negatives(

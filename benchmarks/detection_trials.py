@@ -266,7 +266,7 @@ def fires(fitted: CrossFit, scores: Float[np.ndarray, " n"], rng: np.random.Gene
     """Return whether no mix of the references explains the scores, at level 0.95."""
     edges = alarm_edges(fitted.real_scores, fitted.synthetic_scores)
     counts = [bin_counts(each, edges) for each in (scores, fitted.real_scores, fitted.synthetic_scores)]
-    return goodness_of_fit(*counts, rng=rng, n_resamples=200).fires
+    return goodness_of_fit(*counts, rng=rng).fires
 
 
 def run_trials(
