@@ -47,7 +47,12 @@ from poolproof.detectors.roc import area_under_curve, roc_curve, tpr_at_fpr
 from poolproof.detectors.subgroups import unknown_generator_interval
 from poolproof.detectors.transfer import transfer
 
-SIZES: Final = {"digits": Sizes(400, 600), "mnist": Sizes(1000, 3000), "photographs": Sizes(1000, 1500)}
+SIZES: Final = {
+    "digits": Sizes(400, 600),
+    "mnist": Sizes(1000, 3000),
+    "mnist-raw": Sizes(1000, 3000),
+    "photographs": Sizes(1000, 1500),
+}
 SHARES: Final = (0.0, 0.1, 0.3, 0.6)
 BY_NAME: Final = {each.name: each for each in CONTENDERS}
 STRANGE: Final = tuple(each for each in CONTENDERS if each.reader != "stability")
@@ -69,7 +74,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("POOLPROOF_DATA"))
     parser.add_argument("--work", type=Path, default=Path("detection-work"), help="folder for what is kept")
     parser.add_argument("--out", type=Path, help="folder for pictures")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts to run")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts to run; mnist-raw is one more")
     parser.add_argument("--splits", type=int, default=20, help="random references and rests of each scenario")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of each generator")
     parser.add_argument("--threads", type=int, default=1)
@@ -112,8 +117,8 @@ def load_set(name: str, data: Path, work: Path, steps: int) -> ImageSet:
     """Return a scenario's images."""
     if name == "digits":
         return digits_set(work, seed=0)
-    if name == "mnist":
-        return mnist_set(data, work, n=3000, steps=steps, seed=0)
+    if name.startswith("mnist"):
+        return mnist_set(data, work, n=3000, steps=steps, seed=0, raw=name == "mnist-raw")
     return photograph_set(data, work, steps=steps, n_other=600, seed=0)
 
 
