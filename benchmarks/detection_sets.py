@@ -107,8 +107,8 @@ def digits_set(work: Path, *, seed: int) -> ImageSet:
 def mnist_set(data: Path, work: Path, *, n: int, steps: int, seed: int, raw: bool = False) -> ImageSet:
     """Return handwritten digits and samples of a diffusion model that learnt others, as PNG files.
 
-    The paper of the real ones is black to the bit, and that of samples nearly so. Any look at the darkest pixels
-    parts the two, which says nothing of detectors; so both classes are rounded to 17 grey levels.
+    The ground of the real ones is 0 to the bit, and that of samples nearly so; their strokes are not as white. Any
+    look at grey levels parts the two, which says nothing of detectors. So both classes become black and white.
 
     Args:
         data: folder with mnist.npz.
@@ -116,7 +116,7 @@ def mnist_set(data: Path, work: Path, *, n: int, steps: int, seed: int, raw: boo
         n: samples.
         steps: of training.
         seed: of everything.
-        raw: whether to leave all 256 levels.
+        raw: whether to leave the grey levels.
     """
     images, _ = read_mnist(data)
 
@@ -133,7 +133,7 @@ def mnist_set(data: Path, work: Path, *, n: int, steps: int, seed: int, raw: boo
     samples = keep_arrays(work / "mnist-samples.npz", make)["images"]
     both = images[40_000 : 40_000 + 2 * n], samples
     if not raw:
-        both = tuple(np.rint(np.rint(each / 15.9375) * 15.9375).astype(np.uint8) for each in both)
+        both = tuple(np.where(each >= 128, 255, 0).astype(np.uint8) for each in both)
     real, synthetic = ([encode(one) for one in each] for each in both)
     return ImageSet("mnist-raw" if raw else "mnist", real, synthetic, {})
 
