@@ -59,10 +59,10 @@ STRANGE: Final = tuple(each for each in CONTENDERS if each.reader != "stability"
 LOOKS: Final = {
     "probe, weight-free": ("synthetic", False),
     "forensic (traces alone)": ("real", False),
-    "kNN, weight-free": ("pool", False),
-    "real-distance": ("muted", False),
+    "kNN, weight-free": ("ink", False),
     "probe, embedding": ("synthetic", True),
-    "RIGID, embedding": ("muted", True),
+    "real-distance": ("real", True),
+    "RIGID, embedding": ("ink", True),
 }
 """Colour of each curve, and whether it is dashed."""
 PARTS: Final = ("digits", "mnist", "photographs", "paired", "unknown", "negatives", "kodak")
