@@ -10,6 +10,7 @@ all features for the next run. Prints one table per question as Markdown; --out 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from detection_negatives import TREATMENTS, Negative, kodak_crops, try_treatment
+from detection_negatives import Bench, deal_rows, kodak_crops, try_treatments
 from detection_sets import (
     ImageSet,
     backbone_spec,
@@ -55,6 +56,9 @@ SIZES: Final = {
 }
 SHARES: Final = (0.0, 0.1, 0.3, 0.6)
 BY_NAME: Final = {each.name: each for each in CONTENDERS}
+TREATED: Final = tuple(each for each in CONTENDERS if each.name != "kNN, embedding")
+MNIST_STEPS: Final = 1000
+PHOTOGRAPH_STEPS: Final = 800
 STRANGE: Final = tuple(each for each in CONTENDERS if each.reader != "stability")
 LOOKS: Final = {
     "probe, weight-free": ("synthetic", False),
@@ -76,7 +80,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for pictures")
     parser.add_argument("--only", default=",".join(PARTS), help="parts to run; mnist-raw is one more")
     parser.add_argument("--splits", type=int, default=20, help="random references and rests of each scenario")
-    parser.add_argument("--steps", type=int, default=1000, help="training steps of each generator")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     if options.data is None:
@@ -89,37 +92,30 @@ def main() -> None:
     readers = {"forensic": "forensic", "embedding": spec, "stability": f"rigid:{spec}"}
     for name in SIZES:
         if name in parts:
-            images = load_set(name, data, work, options.steps)
+            images = load_set(name, data, work)
             run_scenario(images, readers, work, options.splits, options.out)
     if {"paired", "unknown", "negatives"} & {*parts}:
-        images = load_set("photographs", data, work, options.steps)
+        images = load_set("photographs", data, work)
         features = read_features(images.real, readers, work), read_features(images.synthetic, readers, work)
         if "paired" in parts:
             run_paired(images, *features, options.splits)
         if "unknown" in parts:
             run_unknown(images, *features, readers, work, max(2, options.splits // 2))
         if "negatives" in parts:
-            rng = np.random.default_rng(11)
-            split = make_split(images, SIZES["photographs"].reference, rng)
-            real, synthetic = (
-                [images.real[i] for i in split.real],
-                [images.synthetic[i] for i in split.synthetic],
-            )
-            pool = [images.real[i] for i in split.real_rest[: SIZES["photographs"].pool]]
-            print_negatives("photographs", real, synthetic, pool, readers, work)
+            print_negatives("photographs", photograph_bench(images, readers, work))
     if "kodak" in parts:
-        run_kodak(data, work, readers, options.steps)
+        print_negatives("crops of 128 x 128", kodak_bench(data, work, readers))
     minutes = (time.monotonic() - started) / 60, (time.process_time() - used) / 60
     print(f"\n{minutes[0]:.1f} minutes, {minutes[1]:.1f} of processor time")
 
 
-def load_set(name: str, data: Path, work: Path, steps: int) -> ImageSet:
+def load_set(name: str, data: Path, work: Path) -> ImageSet:
     """Return a scenario's images."""
     if name == "digits":
         return digits_set(work, seed=0)
     if name.startswith("mnist"):
-        return mnist_set(data, work, n=3000, steps=steps, seed=0, raw=name == "mnist-raw")
-    return photograph_set(data, work, steps=steps, n_other=600, seed=0)
+        return mnist_set(data, work, n=3000, steps=MNIST_STEPS, seed=0, raw=name == "mnist-raw")
+    return photograph_set(data, work, steps=PHOTOGRAPH_STEPS, n_other=600, seed=0)
 
 
 def run_scenario(
@@ -340,71 +336,56 @@ def run_left_out(
         ])  # fmt: skip
 
 
-def print_negatives(
-    title: str,
-    real: list[bytes],
-    synthetic: list[bytes],
-    pool: list[bytes],
-    readers: dict[str, str],
-    work: Path,
-) -> None:
+def print_negatives(title: str, bench: Bench) -> None:
     """Prints what detectors say of real photographs that were treated."""
-    tried = tuple(
-        BY_NAME[name]
-        for name in (
-            "probe, weight-free",
-            "forensic (traces alone)",
-            "kNN, weight-free",
-            "real-distance",
-            "probe, embedding",
-            "RIGID, embedding",
-        )
-    )
-    found: list[Negative] = []
-    for name, treat in TREATMENTS.items():
-        found.append(try_treatment(name, treat, real, synthetic, pool, tried, readers, work, seed=5))
-    size = f"{len(real)} + {len(synthetic)} untreated references, {len(pool)} treated real photographs, none synthetic"
+    found, n = list(try_treatments(bench)), len(bench.splits)
+    sizes = [len(rows) for rows in dataclasses.astuple(bench.splits[0])]
     head(
-        f"{title}: {size}; false positives in per cent at the own threshold / at the 1 % threshold",
-        ["treatment", *(each.name for each in tried)],
+        f"{title}: {sizes[0]} + {sizes[1]} untreated references, pools of {sizes[2]} treated real ones, {n} splits; "
+        "false positives in per cent at the own threshold / at that of 1 %",
+        ["treatment", *(each.name for each in bench.contenders)],
     )
     for each in found:
-        row(
-            [
-                each.name,
-                *(
-                    f"{100 * each.false_positives[t.name]:.1f} / {100 * each.strict[t.name]:.1f}"
-                    for t in tried
-                ),
-            ]
-        )
-    shown = [each for each in tried if each.kind in ("probe", "forensic")]
+        cells = []
+        for name, rate in each.false_positives.items():
+            strict = each.strict[name]
+            cells.append(f"{100 * rate:.1f} / {'-' if strict is None else f'{100 * strict:.1f}'}")
+        row([each.name, *cells])
+    shown = [each.name for each in bench.contenders if each.kind in ("probe", "forensic")]
     head(
-        f"{title}: what the checks say, and the share, which is 0",
+        f"{title}: what the checks say, and the share, which is 0: mean, intervals that hold 0, alarms of {n}",
         ["treatment", "AUC of the files", "verdict", "files of pool and references"]
-        + [f"{each.name}: share, alarm" for each in shown]
-        + [f"{each.name}, matched" for each in shown],
+        + [f"{name}{after}" for after in ("", "; matched") for name in shown],
     )
     for each in found:
         cells = [each.name, f"{each.files.auc.point:.2f}", each.files.verdict, each.fit.verdict]
-        cells += [share_alarm(each.trials[t.name]) for t in shown]
-        row([*cells, *(share_alarm(each.matched[t.name]) if each.matched else "-" for t in shown)])
+        for trials in (each.trials, each.matched):
+            cells += ["-" if trials is None else share_alarm(trials[name]) for name in shown]
+        row(cells)
 
 
-def run_kodak(data: Path, work: Path, readers: dict[str, str], steps: int) -> None:
-    """Prints the same for crops of large photographs; references and pool are of different photographs."""
-    first, second = kodak_crops(data)
-    model = make_autoencoder("nearest", work, train_photographs(data), steps=steps, seed=0)
-    made = model.pass_through(np.stack(first[1::2]))
-    files = [[encode(pixels, "JPEG", quality=90) for pixels in each] for each in (first[::2], made, second)]
-    print_negatives("crops of 128 x 128 of large photographs", *files, readers, work)
+def photograph_bench(images: ImageSet, readers: dict[str, str], work: Path) -> Bench:
+    """Return small photographs for hard negatives: 1000 + 1000 references and a pool of 1000 in each of five splits."""
+    n = 3000
+    splits = [deal_rows(np.arange(n), (1000, 1000, 1000), np.random.default_rng([8, i])) for i in range(5)]
+    return Bench(images.real[:n], images.synthetic[:n], splits, TREATED, readers, work)
 
 
-def share_alarm(trial: Trial) -> str:
-    """Return a share with its limits, and whether the alarm fires."""
-    found = trial.melded
-    point = "withheld" if found.point is None else f"{100 * found.point:.1f}"
-    return f"{point} [{100 * found.lower:.1f}, {100 * found.upper:.1f}]{', alarm' if trial.alarm else ''}"
+def kodak_bench(data: Path, work: Path, readers: dict[str, str]) -> Bench:
+    """Return crops of large photographs: eight photographs for each part of each split."""
+    crops, groups = kodak_crops(data)
+    model = make_autoencoder("nearest", work, train_photographs(data), steps=PHOTOGRAPH_STEPS, seed=0)
+    files = [[encode(one, "JPEG", quality=90) for one in each] for each in (crops, model.pass_through(crops))]
+    splits = [deal_rows(groups, (8, 8, 8), np.random.default_rng([9, i])) for i in range(5)]
+    return Bench(*files, splits, TREATED, readers, work)
+
+
+def share_alarm(trials: Sequence[Trial]) -> str:
+    """Return the mean share, how many intervals hold the truth, and how many alarms fire."""
+    points = [trial.melded.point for trial in trials if trial.melded.point is not None]
+    held = sum(covered(trial.melded, trial.truth) for trial in trials)
+    mean = f"{100 * np.mean(points):.1f} %" if points else "withheld"
+    return f"{mean}, {held}, {sum(bool(trial.alarm) for trial in trials)}"
 
 
 def limits(found: Interval) -> str:

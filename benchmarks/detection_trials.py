@@ -24,6 +24,9 @@ from poolproof.detectors.prevalence import Interval, interval, lower_bound
 from poolproof.detectors.realonly import RealOnly, real_only
 from poolproof.detectors.soft import moments, soft_interval
 
+Fitted = CrossFit | RealOnly
+"""A detector with its error rates."""
+
 READERS: Final = ("forensic", "embedding", "stability")
 """What makes features: the weight-free ones, the backbone's vector, and how far noise moves that vector."""
 
@@ -47,7 +50,7 @@ class Contender:
         real: Float32[np.ndarray, "r d"],
         synthetic: Float32[np.ndarray, "s d"],
         rng: np.random.Generator,
-    ) -> CrossFit | RealOnly:
+    ) -> Fitted:
         """Return the detector with its error rates; `real-distance` has no look at the synthetic references."""
         if self.kind == "real-distance":
             return real_only(real, rng=rng)
@@ -201,7 +204,7 @@ def _read(files: list[bytes], spec: str) -> dict[str, np.ndarray]:
 
 
 def score(
-    fitted: CrossFit | RealOnly, features: Float32[np.ndarray, "n d"], rng: np.random.Generator
+    fitted: Fitted, features: Float32[np.ndarray, "n d"], rng: np.random.Generator
 ) -> Float[np.ndarray, " n"]:
     """Return the scores of pool items, each in a random fold."""
     if isinstance(fitted, RealOnly):
@@ -210,7 +213,7 @@ def score(
 
 
 def measure(
-    fitted: CrossFit | RealOnly,
+    fitted: Fitted,
     real: Float32[np.ndarray, "r d"],
     synthetic: Float32[np.ndarray, "s d"],
     rng: np.random.Generator,
@@ -222,7 +225,7 @@ def measure(
 
 
 def estimate(
-    fitted: CrossFit | RealOnly,
+    fitted: Fitted,
     scores: Float[np.ndarray, " n"],
     truth: float,
     rng: np.random.Generator,
@@ -320,7 +323,7 @@ def covered(found: Interval, truth: float) -> bool:
     return found.lower <= truth <= found.upper
 
 
-def strict_threshold(fitted: CrossFit | RealOnly, fpr: float = 0.01) -> float:
+def strict_threshold(fitted: Fitted, fpr: float = 0.01) -> float:
     """Return the threshold that a new real image exceeds with at most this probability."""
     scores = fitted.held_out_scores if isinstance(fitted, RealOnly) else fitted.real_scores
     return conformal_threshold(scores, fpr)
