@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,7 +70,8 @@ class Negative:
         false_positives: mean share of the pools above a detector's own threshold.
         strict: mean share above the threshold that one hundredth of real images exceed; None for too few of them.
         trials: what a detector says of each pool.
-        matched: the same after pool and references were brought to one size and codec; None where they have them.
+        matched: the same of the linear detectors after pool and references were brought to one size and codec; None
+            where they have them.
     """
 
     name: str
@@ -146,6 +147,10 @@ class Bench:
 def try_treatments(bench: Bench) -> Iterator[Negative]:
     """Yield what becomes of pools of real photographs that were treated, with untreated references."""
     fits = bench.fit(bench.read(bench.real), bench.read(bench.synthetic))
+    # RIGID and neighbours take most of the time, and the linear ones show what matching brings
+    linear = tuple(each for each in bench.contenders if each.kind in ("probe", "forensic"))
+    used = {name: spec for name, spec in bench.readers.items() if name in {each.reader for each in linear}}
+    again = replace(bench, contenders=linear, readers=used)
     first = bench.splits[0]
     references = [
         read_columns([files[i] for i in rows])
@@ -170,9 +175,9 @@ def try_treatments(bench: Bench) -> Iterator[Negative]:
                 [encode(match_image(decode(file), target)) for file in each]
                 for each in (bench.real, bench.synthetic, treated)
             )
-            real, synthetic, pool = (bench.read(each) for each in sets)
-            again = bench.fit(real, synthetic)
-            matched = bench.judge(again, bench.score(again, pool))
+            real, synthetic, pool = (again.read(each) for each in sets)
+            refitted = again.fit(real, synthetic)
+            matched = again.judge(refitted, again.score(refitted, pool))
         yield Negative(name, files, fit, own, strict, bench.judge(fits, scores), matched)
 
 
