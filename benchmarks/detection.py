@@ -23,6 +23,7 @@ from detection_negatives import Bench, deal_rows, kodak_crops, try_treatments
 from detection_sets import (
     ImageSet,
     backbone_spec,
+    decode,
     digits_set,
     encode,
     make_autoencoder,
@@ -42,6 +43,7 @@ from detection_trials import (
     run_trials,
     score,
 )
+from PIL import Image
 
 from poolproof.detectors.prevalence import Interval, interval, lower_bound
 from poolproof.detectors.roc import area_under_curve, roc_curve, tpr_at_fpr
@@ -138,7 +140,9 @@ def run_scenario(
         curves[contender.name] = runs[0][0]
         row([contender.name, *rate_cells(runs[0][0]), *share_cells([trials for _, trials in runs])])
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         draw(curves, images.name, out)
+        draw_samples(images, out)
 
 
 def rate_cells(rates: Rates) -> list[str]:
@@ -424,8 +428,20 @@ def draw(curves: dict[str, Rates], name: str, out: Path) -> None:
         drawn, x_label="false positive rate", y_label="true positive rate", log_x=True, name=f"roc-{name}",
         title=f"ROC curves, {name}", y_range=(0, 1),
     )  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.svg").write_bytes(standalone_svg(picture))
+
+
+def draw_samples(images: ImageSet, out: Path, *, n: int = 8, side: int = 64) -> None:
+    """Writes a picture of some images: real ones, synthetic ones, and those of other generators, a row each."""
+    rows = []
+    for files in (images.real, images.synthetic, *images.others.values()):
+        tiles = [Image.fromarray(decode(file)) for file in files[:n]]
+        rows.append(
+            np.concatenate(
+                [np.asarray(each.resize((side, side), Image.Resampling.NEAREST)) for each in tiles], axis=1
+            )
+        )
+    Image.fromarray(np.concatenate(rows)).save(out / f"{images.name}-samples.png", optimize=True)
 
 
 if __name__ == "__main__":
