@@ -57,8 +57,8 @@ class Rate:
         high: upper end of the effective support.
     """
 
-    a: int
-    b: int
+    a: int | float
+    b: int | float
     low: float
     high: float
 
@@ -96,7 +96,7 @@ class Rate:
         return np.exp(xlogy(self.a - 1, x) + xlog1py(self.b - 1, -x) - betaln(self.a, self.b))
 
 
-def beta(a: int, b: int) -> Rate:
+def beta(a: int | float, b: int | float) -> Rate:
     """Return Beta(a, b) as a confidence distribution of a rate; a = 0 is the point 0, b = 0 the point 1."""
     from scipy.special import betaincinv
 
@@ -106,14 +106,29 @@ def beta(a: int, b: int) -> Rate:
     return Rate(a, b, float(betaincinv(a, b, TAIL)), 1.0 - float(betaincinv(b, a, TAIL)))
 
 
-def lower_draw(x: int, n: int) -> Rate:
-    """Return the distribution whose alpha quantile is the lower Clopper-Pearson limit of x of n."""
-    return beta(x, n - x + 1)
+def lower_draw(x: int | float, n: int, *, part: float = 1.0) -> Rate:
+    """Return the distribution whose alpha quantile is the lower Clopper-Pearson limit of x of n.
+
+    Args:
+        x: successes, 0 to n; a whole number but in searches over counts.
+        n: trials.
+        part: how much of the chance of x itself is counted against the limit. 1 is Clopper and Pearson; 0.5
+            gives Jeffreys' law, close to mid-p; at x = 0 and x = n it is 1 always.
+    """
+    shift = 0.0 if x in (0, n) else 1.0 - part
+    return beta(x + shift, n - x + 1 - shift)
 
 
-def upper_draw(x: int, n: int) -> Rate:
-    """Return the distribution whose 1 - alpha quantile is the upper Clopper-Pearson limit of x of n."""
-    return beta(x + 1, n - x)
+def upper_draw(x: int | float, n: int, *, part: float = 1.0) -> Rate:
+    """Return the distribution whose 1 - alpha quantile is the upper Clopper-Pearson limit of x of n.
+
+    Args:
+        x: as in `lower_draw`.
+        n: as in `lower_draw`.
+        part: as in `lower_draw`.
+    """
+    shift = 0.0 if x in (0, n) else 1.0 - part
+    return beta(x + 1 - shift, n - x + shift)
 
 
 CERTAIN: Final = Rate(1, 0, 1.0, 1.0)

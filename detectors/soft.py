@@ -59,8 +59,8 @@ EMPTY = Moments(0, 0.0, 0.0)
 def moments(scores: Float[np.ndarray, " n"]) -> Moments:
     """Return the moments of scores, computed in double precision.
 
-    >>> moments(np.array([0.0, 1.0])).merge(moments(np.array([0.5])))
-    Moments(n=3, mean=0.5, variance=0.16666666666666666)
+    >>> moments(np.array([0.0, 1.0])).merge(moments(np.array([0.0, 1.0])))
+    Moments(n=4, mean=0.5, variance=0.25)
 
     Raises:
         InputError: a score is not finite.

@@ -11,6 +11,7 @@ from poolproof.detectors.melding import (
     CERTAIN,
     NEVER,
     beta,
+    least_limit,
     lower_draw,
     lower_limit,
     share_below,
@@ -145,3 +146,31 @@ def test_all_flags_and_no_flags_meet_the_ends() -> None:
     """A pool without flags can be free of synthetic items, one of flags alone can hold nothing else."""
     assert limits((0, 50, 9, 10, 1, 10))[0] == 0.0
     assert limits((50, 50, 9, 10, 1, 10))[1] == 1.0
+
+
+@pytest.mark.theory
+@pytest.mark.parametrize("counts", COUNTS)
+def test_a_limit_inside_is_where_the_distribution_meets_its_level(counts: tuple[int, ...]) -> None:
+    """At an upper limit inside (0, 1) the distribution function is at 97.5 %, however the search went."""
+    flagged, pool, true_positives, synthetic, false_positives, real = counts
+    upper = limits(counts)[1]
+    rates = (
+        upper_draw(flagged, pool),
+        lower_draw(false_positives, real),
+        lower_draw(true_positives, synthetic),
+    )
+    if 0 < upper < 1:
+        assert share_below(upper - 1e-6, *rates) < 0.975 < share_below(upper + 1e-6, *rates)
+
+
+@pytest.mark.theory
+@pytest.mark.parametrize("probability", [1e-6, 0.025, 0.5, 0.975])
+def test_least_limit_differs_for_useless_draws_alone(probability: float) -> None:
+    """It is the lower limit for a good detector, and the published convention for one that may be useless."""
+    good = lower_draw(2300, 10**4), upper_draw(5, 100), upper_draw(95, 100)
+    assert least_limit(*good, probability) == pytest.approx(lower_limit(*good, probability), abs=1e-5)
+    poor = lower_draw(230, 1000), upper_draw(10, 200), upper_draw(12, 200)
+    rng = np.random.default_rng(3)
+    q, f, t = rng.beta(230, 771, 10**6), rng.beta(11, 190, 10**6), rng.beta(13, 188, 10**6)
+    share = np.where(q <= f, 0.0, np.where(q >= t, 1.0, (q - f) / (t - f)))
+    assert least_limit(*poor, probability) == pytest.approx(np.quantile(share, probability), abs=0.02)

@@ -13,9 +13,11 @@ from scipy import stats
 
 from poolproof.detectors.melding import NEVER, lower_draw, share_below, upper_draw
 from poolproof.detectors.prevalence import (
+    CountInterval,
     Interval,
     Method,
     clopper_pearson,
+    count_of,
     interval,
     lower_bound,
     split_level,
@@ -24,7 +26,7 @@ from poolproof.detectors.prevalence import (
 )
 from poolproof.errors import InputError
 
-METHODS: tuple[Method, ...] = ("melded", "lang-reiczigel", "rogan-gladen")
+METHODS: tuple[Method, ...] = ("melded", "melded-mid", "lang-reiczigel", "rogan-gladen")
 
 counts = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -88,8 +90,20 @@ def test_limits_are_ordered(
     """For any counts 0 <= lower <= upper <= 1, and melded limits hold the point."""
     found = interval(*pool, *synthetic, *real, method=method)
     assert 0 <= found.lower <= found.upper <= 1
-    if found.point is not None and method == "melded":
+    if found.point is not None and method in ("melded", "melded-mid"):
         assert found.lower - 1e-6 <= found.point <= found.upper + 1e-6
+
+
+@pytest.mark.property
+@settings(deadline=None, max_examples=40)
+@given(counts, counts, counts)
+def test_melded_mid_lies_within_melded(
+    pool: tuple[int, int], synthetic: tuple[int, int], real: tuple[int, int]
+) -> None:
+    """Counting less of the references' own chance narrows the interval on both sides."""
+    wide, narrow = (interval(*pool, *synthetic, *real, method=m) for m in ("melded", "melded-mid"))
+    assert wide.lower <= narrow.lower + 1e-6
+    assert narrow.upper <= wide.upper + 1e-6
 
 
 @pytest.mark.property
@@ -324,3 +338,29 @@ def test_bad_floors_are_refused(hits: int, rest_size: int) -> None:
     """Negative counts and an empty pool have no share."""
     with pytest.raises(InputError, match=r"hits|rest_size"):
         with_floor(hits, None, rest_size)
+
+
+@pytest.mark.theory
+def test_counts_are_shares_times_items() -> None:
+    """A share of 0.2 to 0.31 of 1,005 items is 201 to 312 items, rounded outwards."""
+    found = count_of(Interval(0.25, 0.2, 0.31, 0.9, "melded"), 1005)
+    assert found == CountInterval(251.25, 201, 312, 1005, 0.9, "melded")
+
+
+@pytest.mark.property
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_whole_counts_stay_whole(counts: tuple[int, int]) -> None:
+    """Known items are counted exactly, whatever their share rounds to."""
+    hits, size = counts
+    found = count_of(with_floor(hits, None, size - hits), size)
+    assert (found.lower, found.upper) == (hits, size)
+
+
+def test_bad_count_requests_are_named() -> None:
+    """Numbers of items that are no count, and limits that are no shares, are refused."""
+    share = Interval(None, 0.1, 0.2, 0.95, "melded")
+    with pytest.raises(InputError, match=r"^n: "):
+        count_of(share, -1)
+    with pytest.raises(InputError, match=r"^share: "):
+        count_of(Interval(None, -0.1, 0.2, 0.95, "melded"), 10)

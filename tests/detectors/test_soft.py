@@ -72,7 +72,7 @@ def test_fieller_ends_are_where_the_residual_meets_its_error() -> None:
 
     def excess(p: float) -> float:
         error = math.sqrt(parts[0] + p * p * parts[1] + (1 - p) ** 2 * parts[2])
-        return abs(0.35 - 0.2 - 0.6 * p) - quantile * error
+        return abs(0.35 - 0.2 - 0.6 * p) - float(quantile) * error
 
     assert found.lower == pytest.approx(optimize.brentq(excess, 0.0, 0.25), abs=1e-9)
     assert found.upper == pytest.approx(optimize.brentq(excess, 0.25, 1.0), abs=1e-9)
