@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -318,7 +318,7 @@ def run_left_out(
                         else own % len(found)
                     )
                     used[other] = found[np.unique(rows)[:n_each]]
-            fitted = contender.calibrate(real[split.real], np.concatenate(list(used.values())), fit)
+            fitted: Any = contender.calibrate(real[split.real], np.concatenate(list(used.values())), fit)
             turned = transfer(real[split.real], used, rng=turn)
             n_synthetic = round(0.3 * size.pool)
             high = split.synthetic_rest[:n_synthetic] if len(strange) == len(real) else np.arange(n_synthetic)
@@ -381,7 +381,7 @@ def kodak_bench(data: Path, work: Path, readers: dict[str, str]) -> Bench:
     model = make_autoencoder("nearest", work, train_photographs(data), steps=PHOTOGRAPH_STEPS, seed=0)
     files = [[encode(one, "JPEG", quality=90) for one in each] for each in (crops, model.pass_through(crops))]
     splits = [deal_rows(groups, (8, 8, 8), np.random.default_rng([9, i])) for i in range(5)]
-    return Bench(*files, splits, TREATED, readers, work)
+    return Bench(files[0], files[1], splits, TREATED, readers, work)
 
 
 def share_alarm(trials: Sequence[Trial]) -> str:

@@ -29,10 +29,10 @@ SIDE: Final = 32
 
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
-_SCHEDULE: Final = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+_SCHEDULE: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 
 
-def keep_model(path: Path, model: nn.Module, train: Callable[[nn.Module], None]) -> nn.Module:
+def keep_model(path: Path, model: nn.Module, train: Callable[[Any], None]) -> nn.Module:
     """Return the model with the weights that lie at the path, or trained and then written there."""
     if path.exists():
         model.load_state_dict(load_file(path))

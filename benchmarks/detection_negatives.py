@@ -161,7 +161,7 @@ def try_treatments(bench: Bench) -> Iterator[Negative]:
         columns = read_columns([treated[i] for i in first.pool])
         rng = np.random.default_rng([bench.seed, 3])
         files = confounding(references[0], columns, names=("real reference", "pool"), rng=rng)
-        fit = comparable(*references, columns)
+        fit = comparable(references[0], references[1], columns)
         scores = bench.score(fits, bench.read(treated))
         own, strict = {}, {}
         for each in bench.contenders:

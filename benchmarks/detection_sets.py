@@ -101,7 +101,7 @@ def digits_set(work: Path, *, seed: int) -> ImageSet:
     real = make_items(levels[700:], labels[700:], False, rng=lay)
     synthetic = make_items(samples["images"], samples["labels"], True, rng=lay)
     files = [[encode_item(item, identity) for item in items] for items in (real, synthetic)]
-    return ImageSet("digits", *files, {})
+    return ImageSet("digits", files[0], files[1], {})
 
 
 def mnist_set(data: Path, work: Path, *, n: int, steps: int, seed: int, raw: bool = False) -> ImageSet:
