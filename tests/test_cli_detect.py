@@ -118,7 +118,7 @@ def test_audit_prints_what_the_checks_found(pools: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "--real", "nowhere", "--synthetic", "nowhere", "-o", "out"], "no such file or folder"),
+        (["fit", "--real", "nowhere", "--synthetic", "elsewhere", "-o", "out"], "no such file or folder"),
         (["fit", "--real", "x", "-o", "out"], "give --synthetic too"),
         (["fit", "--real", "x", "--detector", "univfd", "-o", "out"], "give --weights"),
         (["fit", "--real", "x", "--detector", "guess", "-o", "out"], "--detector: got 'guess'"),
