@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any, final
 
 import numpy as np
@@ -15,7 +16,7 @@ from poolproof.detectors.probe import REGULARISATION, fit_probe_detector
 from poolproof.errors import InputError
 
 
-class AbstractClassifier(ClassifierMixin, BaseEstimator):
+class AbstractClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
     """A detector of two classes as a classifier.
 
     Labels are 0 and 1, `real` and `synthetic`, or any two values: the second in sorted order is synthetic.
@@ -52,8 +53,9 @@ class AbstractClassifier(ClassifierMixin, BaseEstimator):
         flagged = self.decision_function(X) > 0
         return self.classes_[flagged.astype(int)]
 
-    def _fit_detector(self, real: np.ndarray, synthetic: np.ndarray) -> Any:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _fit_detector(self, real: np.ndarray, synthetic: np.ndarray) -> AbstractDetector:
+        """Return the detector fitted on both classes."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
