@@ -169,7 +169,8 @@ def cross_fit(
             real ones are too few for `max_fpr`.
 
     Assumes: the references of a class are independent draws of what the pool holds of that class, and none is
-        a copy of another or of a pool item: a copy in another fold makes the held-out rates look too good.
+        a copy of another or of a pool item: a copy in another fold makes the held-out rates look too good,
+        one in the other class, such as a photograph's reconstruction, too bad.
         Items without an answer are as often synthetic as others, if the share is to be that of all.
     """
     if folds < 2:
