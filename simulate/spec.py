@@ -13,6 +13,7 @@ from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count, check_dim, check_range
 from poolproof.simulate.gaussian import Start
 from poolproof.simulate.grid import Cell, Effort
+from poolproof.simulate.loop_spec import TrainedLoopSpec, parse_trained_loop
 from poolproof.simulate.mixing import SOURCES, Covariance, Estimator, Mixing, bias_schedule
 
 PRESETS: Final = Path(__file__).with_name("presets")
@@ -177,7 +178,7 @@ class CurvesSpec:
         return [cell for curve in self.curves for cell in curve.cells]
 
 
-Spec = LoopSpec | MapSpec | CurvesSpec
+Spec = LoopSpec | MapSpec | CurvesSpec | TrainedLoopSpec
 
 _EFFORT: Final = tuple(Effort.__dataclass_fields__)
 
@@ -222,7 +223,9 @@ def parse_spec(table: Mapping[str, Any]) -> Spec:
     return KINDS[kind](options)
 
 
-def _parse_loop(options: dict[str, Any]) -> LoopSpec:
+def _parse_loop(options: dict[str, Any]) -> LoopSpec | TrainedLoopSpec:
+    if "generator" in options or "data" in options:
+        return parse_trained_loop(options)
     _check_keys(
         "loop", options, ("title", "arms", "dim", "n_generations", "n_paths", "seed"), required=["arms"]
     )

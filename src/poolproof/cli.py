@@ -15,7 +15,7 @@ import typer
 from poolproof import __version__
 from poolproof.cli_bench import watermark
 from poolproof.cli_detect import detect
-from poolproof.cli_simulate import simulate
+from poolproof.cli_loop import simulate
 from poolproof.errors import InputError, MissingExtra, UnreliableEstimate
 
 if TYPE_CHECKING:

@@ -114,6 +114,7 @@ def admissible(
     In a fresh-data loop each generation trains on --n-real new real images and on --n-synthetic images of the model
     before. Where n_e / n_real is 1 or more the synthetic images are admissible. Give lists, a preset, or a pool.
     """
+    from poolproof.simulate.loop_spec import TrainedLoopSpec
     from poolproof.simulate.spec import CurvesSpec, LoopSpec, MapSpec, read_spec
 
     pool = _measured_pool(run, share, items)
@@ -128,7 +129,7 @@ def admissible(
                 f"{given[0]}: got a value beside {spec!r}, allowed one of the two; edit the TOML file"
             )
         chosen = read_spec(spec)
-        if isinstance(chosen, LoopSpec):
+        if isinstance(chosen, LoopSpec | TrainedLoopSpec):
             raise InputError(f"{spec} is a loop, not a map: poolproof simulate loop {spec} --out DIR")
     else:
         chosen = _map_spec(lists, 100 if dim is None else dim, pool)
@@ -136,49 +137,10 @@ def admissible(
     chosen = _with_effort(
         chosen, tolerance=tolerance, max_paths=max_paths, max_generations=max_generations, seed=seed
     )
-    _make_folder(out)
-    study = _run(chosen, "loops", workers, cache, no_cache, quiet, pool=pool, thresholds=threshold)
+    make_folder(out)
+    study = run_study_shown(chosen, "loops", workers, cache, no_cache, quiet, pool=pool, thresholds=threshold)
     _print_limits(study, in_full=pool is None or n_real is not None, wide=out is None)
-    _write(study, out)
-
-
-@simulate.command("loop", short_help="Follow loops generation by generation.")
-def loop(
-    spec: Annotated[
-        str,
-        typer.Argument(
-            metavar="PRESET|SPEC.toml", help="fig10-left, mark-drift, or a TOML file of kind loop."
-        ),
-    ],
-    out: Out = None,
-    workers: Workers = None,
-    cache: Cache = None,
-    no_cache: NoCache = False,
-    quiet: Quiet = False,
-) -> None:
-    """Follow Gaussian loops generation by generation: distance from the truth, spread, and drift along a mark.
-
-    Writes generations.parquet, loop.json and loop.html to --out; without it, prints the last generation.
-    """
-    from poolproof.simulate.montecarlo import with_error
-    from poolproof.simulate.spec import LoopSpec, read_spec
-
-    chosen = read_spec(spec)
-    if not isinstance(chosen, LoopSpec):
-        raise InputError(f"{spec} is no loop: poolproof simulate admissible {spec} --out DIR")
-    _make_folder(out)
-    study = _run(chosen, "arms", workers, cache, no_cache, quiet)
-    table = study.table
-    ends = table.groupby("arm")["generation"].transform("max")
-    last = table[(table["generation"] == ends) & (table["n_infinite"] == 0)]
-    width = max(len(arm.label) for arm in chosen.arms)
-    typer.echo(f"generation {table['generation'].max()}, {chosen.n_paths:,} independent loops")
-    for _, row in last[last["figure"].isin(["squared_w2", "drift"])].iterrows():
-        typer.echo(
-            f"{row['arm']:{width}}  {row['figure']:10}  mean {with_error(row['mean'], row['mean_stderr'])}"
-            f"   median {row['median']:.4g}   5 % to 95 %: {row['q05']:.4g} to {row['q95']:.4g}"
-        )
-    _write(study, out)
+    write_shown(study, out)
 
 
 # --- options --------------------------------------------------------------------------------------------
@@ -246,7 +208,7 @@ def _measured_pool(run: Path | None, share: str | None, items: int | None) -> Me
 # --- work and words -------------------------------------------------------------------------------------
 
 
-def _run(
+def run_study_shown(
     spec: Spec,
     unit: str,
     workers: int | None,
@@ -279,7 +241,7 @@ def _run(
         ) from None
 
 
-def _make_folder(out: Path | None) -> None:
+def make_folder(out: Path | None) -> None:
     """Makes the folder before anything is computed."""
     try:
         if out is not None:
@@ -290,7 +252,7 @@ def _make_folder(out: Path | None) -> None:
         ) from None
 
 
-def _write(study: Study, out: Path | None) -> None:
+def write_shown(study: Study, out: Path | None) -> None:
     if out is None:
         typer.echo("nothing is written without --out DIR")
         return

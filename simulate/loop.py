@@ -1,0 +1,400 @@
+"""A loop of trained generators: one generation after the other, from what the one before left behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from poolproof.errors import InputError
+from poolproof.simulate.flaggers import Witness
+from poolproof.simulate.generator import AbstractGenerator, GeneratorDiverged, Samples
+from poolproof.simulate.loop_marks import AbstractLoopMark, make_mark
+from poolproof.simulate.loop_spec import TrainedArm, TrainedLoopSpec
+from poolproof.simulate.measures import measure_samples, trained_accuracy
+from poolproof.simulate.policies import KeepAll, apply_policy
+from poolproof.simulate.real_data import RealData
+from poolproof.simulate.training_pool import FIXED, FRESH, SYNTHETIC, TrainingPool, make_pool, unmarked
+from poolproof.simulate.yardstick import Yardstick
+
+Labels = Int[np.ndarray, " n"] | None
+
+SHOWN: Final = 100
+"""Samples of each generation that are kept to be looked at."""
+
+MOST_WITNESSES: Final = 1000
+"""Known samples of each class that flaggers learn from."""
+
+BLOCK: Final = 4096
+"""Items that a law is drawn in at a time, so that an item's place decides its value."""
+
+PURPOSES: Final = ("data", "pick", "draw", "mark", "policy", "fit", "measure", "witness", "classifier")
+"""What a loop draws random numbers for; each has its own stream in each generation of each seed."""
+
+
+def stream(seed: int, generation: int, purpose: str) -> np.random.Generator:
+    """The random numbers for a purpose in a generation: the same for all arms of a seed, before and after a stop."""
+    key = (generation, PURPOSES.index(purpose))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What all arms and seeds of a spec share.
+
+    Attributes:
+        spec: what to do.
+        data: real items.
+        yardstick: what generations are measured by.
+        mark: what is written and searched for; None without.
+    """
+
+    spec: TrainedLoopSpec
+    data: RealData
+    yardstick: Yardstick
+    mark: AbstractLoopMark | None
+
+    @property
+    def n_measured(self) -> int:
+        """Samples that each generation is measured by."""
+        return self.spec.measure.n_samples or len(self.data.reference)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SyntheticPart:
+    """Samples that were drawn to train a generation on.
+
+    Attributes:
+        images: the samples, marked where `is_marked` says so.
+        labels: their classes; None without.
+        is_marked: which carry the mark.
+    """
+
+    images: Samples
+    labels: Labels
+    is_marked: Bool[np.ndarray, " n"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class History:
+    """What earlier generations left for the next.
+
+    Attributes:
+        models: fitted generators, newest first.
+        kept: synthetic samples that stay in the pool, oldest first.
+        witness: samples of generation 1, for flaggers; None where no policy needs them.
+    """
+
+    models: tuple[AbstractGenerator, ...] = ()
+    kept: tuple[SyntheticPart, ...] = ()
+    witness: Samples | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """One finished generation.
+
+    Attributes:
+        number: from 1.
+        row: figures and counts, as in the table; `status` is `done` or `failed`.
+        model: what was fitted; None where that failed.
+        part: synthetic samples drawn to train it on; None in generation 1.
+        shown: some of its samples.
+        shown_labels: their classes; None without.
+        witness: samples for flaggers, of generation 1 where a policy needs them.
+    """
+
+    number: int
+    row: dict[str, Any]
+    model: AbstractGenerator | None = None
+    part: SyntheticPart | None = None
+    shown: Samples | None = None
+    shown_labels: Labels = None
+    witness: Samples | None = None
+
+
+def prepare_setting(spec: TrainedLoopSpec, data: RealData, yardstick: Yardstick) -> Setting:
+    """The setting of a spec, checked against its data.
+
+    Raises:
+        InputError: a mark that does not fit, generators for another kind of data, or counts that the data cannot give.
+    """
+    from poolproof.simulate.generators import kind_of
+
+    mark = None if spec.mark is None else make_mark(spec.mark, data.reference.shape[1:])
+    kind = "points" if data.draw is not None else "images"
+    for arm in (*spec.arms, *spec.real_only()):
+        if kind not in kind_of(arm.generator).fits:
+            raise InputError(
+                f"generator: got {type(arm.generator).__name__} in {arm.label!r} for {kind}, allowed one that "
+                f"learns from {kind}; see the table of generators"
+            )
+        needed = max(arm.first_size, arm.mixing.n_fixed)
+        if data.draw is None and needed > len(data.supply):
+            raise InputError(
+                f"arms: got {needed} real samples for the first model of {arm.label!r}, allowed up to the "
+                f"{len(data.supply)} of the supply; lower n_initial, n_fixed, n_fresh or n_synthetic"
+            )
+    return Setting(spec, data, yardstick, mark)
+
+
+def generations(setting: Setting, arm: TrainedArm, seed: int) -> Iterator[Generation]:
+    """Yields the generations of an arm for one seed; ends early after one that failed.
+
+    >>> import numpy as np  # doctest: +SKIP
+    >>> [each.row["frechet_distance"] for each in generations(setting, setting.spec.arms[0], 0)]  # doctest: +SKIP
+
+    Source: Alemohammad et al., "Self-consuming generative models go MAD", 2023, section 2.
+    """
+    history = History()
+    for number in range(1, 2 if arm.is_measured_real_only else setting.spec.n_generations + 1):
+        generation = run_generation(setting, arm, seed, number, history)
+        yield generation
+        if generation.model is None:
+            return
+        history = extend_history(history, generation, arm)
+
+
+def extend_history(history: History, generation: Generation, arm: TrainedArm) -> History:
+    """The history after one more generation, without what no later one needs."""
+    assert generation.model is not None
+    models = (generation.model, *history.models)[: arm.mixing.n_models]
+    kept = (*history.kept, generation.part) if generation.part is not None else history.kept
+    if arm.mixing.n_kept is not None:
+        kept = kept[len(kept) - min(len(kept), arm.mixing.n_kept - 1) :]
+    return History(models, kept, history.witness if generation.witness is None else generation.witness)
+
+
+def run_generation(
+    setting: Setting, arm: TrainedArm, seed: int, number: int, history: History
+) -> Generation:
+    """One generation: gather its pool, filter it, train on it, sample, measure.
+
+    A generator that diverges, memory that does not suffice, or a policy that leaves too little is recorded as a failed
+    generation. In the first one, wrong options are the user's and raise.
+
+    Args:
+        setting: what all arms share.
+        arm: the loop.
+        seed: the repetition.
+        number: of the generation, from 1.
+        history: of the generations before.
+
+    Raises:
+        InputError: options that do not fit, in generation 1.
+    """
+    row: dict[str, Any] = {
+        "arm": arm.label,
+        "seed": seed,
+        "generation": number,
+        "status": "done",
+        "why": None,
+    }
+    try:
+        return _run(setting, arm, seed, number, history, row)
+    except InputError as error:
+        if number == 1:
+            raise
+        why = str(error)
+    except GeneratorDiverged as error:
+        why = f"diverged: {error}"
+    except MemoryError:
+        why = "out of memory: use a smaller model or batch"
+    except RuntimeError as error:  # how torch says that memory is short
+        if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
+            raise
+        why = "out of memory: use a smaller model or batch"
+    return Generation(number, row | {"status": "failed", "why": " ".join(why.split())})
+
+
+def _run(
+    setting: Setting, arm: TrainedArm, seed: int, number: int, history: History, row: dict[str, Any]
+) -> Generation:
+    spec = setting.spec
+    pool, part, n_repeated = gather_pool(setting, arm, seed, number, history)
+    row |= {f"n_{name}": n for name, n in pool.counts().items()}
+    row |= {"n_repeated": n_repeated, "n_marked": int(pool.is_marked.sum())}
+    if number > 1 and not isinstance(arm.policy, KeepAll):
+        pool, figures = _filter_pool(setting, arm, seed, number, history, pool)
+        row |= figures
+    row |= {
+        "kept_real": int((~pool.is_synthetic).sum()),
+        "kept_synthetic": int(pool.is_synthetic.sum()),
+    }
+    started = time.monotonic()
+    even = bool(np.ptp(pool.weights) == 0)
+    model = arm.generator.fit(
+        pool.images,
+        pool.labels,
+        weights=None if even else pool.weights,
+        start=history.models[0] if arm.warm_start and history.models else None,
+        rng=stream(seed, number, "fit"),
+    )
+    row["fit_seconds"] = round(time.monotonic() - started, 3)
+    started = time.monotonic()
+    n = max(setting.n_measured, SHOWN)
+    samples, labels = model.sample(n, sampling_bias=arm.bias(number), rng=stream(seed, number, "measure"))
+    row["sample_seconds"] = round(time.monotonic() - started, 3)
+    if not np.isfinite(samples).all():
+        raise GeneratorDiverged("samples that are not finite")
+    shown, shown_labels = samples[:SHOWN], None if labels is None else labels[:SHOWN]
+    measured = samples[: setting.n_measured]
+    measured_labels = None if labels is None else labels[: setting.n_measured]
+    row |= measure_samples(measured, measured_labels, setting.yardstick)
+    if spec.measure.trained_accuracy and labels is not None:
+        row["trained_accuracy"] = trained_accuracy(
+            measured,
+            labels[: setting.n_measured],
+            setting.data.reference,
+            setting.data.reference_labels,
+            spec.measure.classifier,
+            rng=stream(seed, number, "classifier"),
+        )
+    if setting.mark is not None and spec.mark is not None:
+        row |= setting.mark.measure(measured, setting.data.reference, spec.mark.level)
+    witness = None
+    if number == 1 and not isinstance(arm.policy, KeepAll):
+        witness = _draw_witness(setting, arm, seed, model)
+    return Generation(number, row, model, part, shown, shown_labels, witness)
+
+
+# --- what a generation trains on ------------------------------------------------------------------------
+
+
+def gather_pool(
+    setting: Setting, arm: TrainedArm, seed: int, number: int, history: History
+) -> tuple[TrainingPool, SyntheticPart | None, int]:
+    """What a generation could train on, the synthetic part drawn for it, and how many real items come again.
+
+    Generation 1 has real items alone. Fixed ones are the first of the seed's order; fresh ones are those that follow,
+    and when a data set is used up, its items come again in a new order.
+
+    Args:
+        setting: what all arms share.
+        arm: the loop.
+        seed: the repetition.
+        number: of the generation, from 1.
+        history: of the generations before.
+    """
+    mixing, data = arm.mixing, setting.data
+    weights = (float(mixing.weight_fresh), float(mixing.weight_fixed), float(mixing.weight_synthetic))
+    first = arm.first_size
+    if number == 1:
+        images, labels = take_real(data, seed, 0, first)
+        return make_pool([(FRESH, images, labels, unmarked(first))], (1.0, 1.0, 1.0)), None, 0
+    parts = []
+    start = max(first, mixing.n_fixed) + (number - 2) * mixing.n_fresh
+    n_repeated = 0
+    if mixing.n_fresh:
+        images, labels = take_real(data, seed, start, mixing.n_fresh)
+        parts.append((FRESH, images, labels, unmarked(mixing.n_fresh)))
+        if data.draw is None:
+            n_repeated = min(mixing.n_fresh, max(0, start + mixing.n_fresh - len(data.supply)))
+    if mixing.n_fixed:
+        images, labels = take_real(data, seed, 0, mixing.n_fixed)
+        parts.append((FIXED, images, labels, unmarked(mixing.n_fixed)))
+    part = draw_synthetic(setting, arm, seed, number, history.models) if mixing.n_synthetic else None
+    for each in (*history.kept, *([] if part is None else [part])):
+        parts.append((SYNTHETIC, each.images, each.labels, each.is_marked))
+    pool = make_pool(parts, weights)
+    if mixing.n_subsample is not None and mixing.n_subsample < len(pool):
+        rows = stream(seed, number, "pick").permutation(len(pool))[: mixing.n_subsample]
+        pool = pool.take(np.sort(rows))
+    return pool, part, n_repeated
+
+
+def take_real(data: RealData, seed: int, start: int, n: int) -> tuple[Samples, Labels]:
+    """Real items `start` to `start + n` of the endless order that a seed gives to the supply.
+
+    Args:
+        data: real items.
+        seed: of the order.
+        start: place of the first, from 0.
+        n: how many.
+    """
+    size = BLOCK if data.draw is not None else len(data.supply)
+    places = np.arange(start, start + n)
+    images, labels = [], []
+    for block in range(start // size, (start + max(n, 1) - 1) // size + 1):
+        inside = places[places // size == block] % size
+        rng = stream(seed, block, "data")
+        if data.draw is not None:
+            images.append(data.draw(size, rng)[inside])
+            continue
+        rows = rng.permutation(size)[inside]
+        images.append(data.supply[rows])
+        if data.supply_labels is not None:
+            labels.append(data.supply_labels[rows])
+    return np.concatenate(images), np.concatenate(labels) if labels else None
+
+
+def draw_synthetic(
+    setting: Setting, arm: TrainedArm, seed: int, number: int, models: Sequence[AbstractGenerator]
+) -> SyntheticPart:
+    """The samples of earlier models that a generation trains on, marked as the arm says.
+
+    Args:
+        setting: what all arms share.
+        arm: the loop.
+        seed: the repetition.
+        number: of the generation that will be trained, 2 or more.
+        models: newest first.
+    """
+    counts = arm.mixing.synthetic_counts(len(models))
+    streams = stream(seed, number, "draw").spawn(len(counts))
+    chosen = stream(seed, number, "mark")
+    parts: list[SyntheticPart] = []
+    for age, (model, n, rng) in enumerate(zip(models, counts, streams, strict=False), 1):
+        if n == 0:
+            continue
+        images, labels = model.sample(n, sampling_bias=arm.bias(number - age), rng=rng)
+        is_marked = unmarked(n)
+        if setting.mark is not None and arm.marks(number - age):
+            is_marked[chosen.permutation(n)[: round(arm.mark_share * n)]] = True
+            images = images.copy()
+            images[is_marked] = setting.mark.write(images[is_marked])
+        parts.append(SyntheticPart(images, labels, is_marked))
+    labels = [part.labels for part in parts if part.labels is not None]
+    return SyntheticPart(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate(labels) if labels else None,
+        np.concatenate([part.is_marked for part in parts]),
+    )
+
+
+# --- policies -------------------------------------------------------------------------------------------
+
+
+def _filter_pool(
+    setting: Setting, arm: TrainedArm, seed: int, number: int, history: History, pool: TrainingPool
+) -> tuple[TrainingPool, dict[str, Any]]:
+    assert history.witness is not None
+    mark = setting.mark
+    pvalues: Callable[[Samples], np.ndarray] | None = None if mark is None else mark.pvalues
+    witness = Witness(
+        setting.yardstick.read, pvalues, setting.data.reference[:MOST_WITNESSES], history.witness
+    )
+    kept, decision = apply_policy(arm.policy, pool, witness, rng=stream(seed, number, "policy"))
+    figures: dict[str, Any] = {"note": decision.note or None}
+    if decision.flagged is not None:
+        synthetic, real = decision.flagged[pool.is_synthetic], decision.flagged[~pool.is_synthetic]
+        figures["flag_tpr"] = float(synthetic.mean()) if synthetic.size else None
+        figures["flag_fpr"] = float(real.mean()) if real.size else None
+    return kept, figures
+
+
+def _draw_witness(setting: Setting, arm: TrainedArm, seed: int, model: AbstractGenerator) -> Samples:
+    """Samples of generation 1 that nothing trains on, marked where the arm marks."""
+    n = min(MOST_WITNESSES, len(setting.data.reference))
+    images, _ = model.sample(n, sampling_bias=arm.bias(1), rng=stream(seed, 1, "witness"))
+    if setting.mark is not None and arm.marks(1):
+        images = setting.mark.write(images)
+    return images
