@@ -1,0 +1,453 @@
+"""The figures of a loop of trained generators: what each means, their means over seeds, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, final
+
+import numpy as np
+from jaxtyping import Float
+
+from poolproof.errors import InputError
+from poolproof.page import counted, number, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLEAR: Final = 2.0
+"""Standard errors that a difference has to exceed before it is called one."""
+
+KEYS: Final = ("arm", "seed", "generation", "status")
+"""Columns that every table of a loop has."""
+
+
+@final
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a generation.
+
+    Attributes:
+        heading: above its chart.
+        axis: what its axis measures, with the unit.
+        meaning: what it says, in a sentence.
+        panel: part of the page that it stands in, a key of `PANELS`.
+        is_share: whether it lies in [0, 1].
+        log: whether a logarithmic axis suits where it spans decades.
+    """
+
+    heading: str
+    axis: str
+    meaning: str
+    panel: str
+    is_share: bool = False
+    log: bool = False
+
+
+PANELS: Final[Mapping[str, str]] = {
+    "distance": "Distance from the real data",
+    "precision": "Precision and recall",
+    "density": "Density and coverage",
+    "accuracy": "Classes",
+    "modes": "Variety",
+    "marks": "Marks",
+    "policy": "Policy",
+    "size": "Effective size",
+}
+"""Parts of the page by name, in order, with their headings."""
+
+FIGURES: Final[Mapping[str, Figure]] = {
+    "frechet_distance": Figure(
+        "Fréchet distance",
+        "Fréchet distance (squared)",
+        "Between normal fits to the features of samples and of real data; smaller is better.",
+        "distance",
+        log=True,
+    ),
+    "kernel_distance": Figure(
+        "Kernel distance",
+        "kernel distance (squared)",
+        "Squared maximum mean discrepancy of the features; unbiased, so it falls below 0 where there is none.",
+        "distance",
+    ),
+    "squared_w2": Figure(
+        "Squared W2 distance",
+        "squared W2 distance",
+        "2-Wasserstein distance from the truth, squared; smaller is better.",
+        "distance",
+        log=True,
+    ),
+    "precision": Figure(
+        "Precision",
+        "precision",
+        "Share of samples that lie where real data lie: it falls as quality is lost.",
+        "precision",
+        is_share=True,
+    ),
+    "recall": Figure(
+        "Recall",
+        "recall",
+        "Share of real data that lie where samples lie: it falls as variety is lost.",
+        "precision",
+        is_share=True,
+    ),
+    "density": Figure(
+        "Density",
+        "density",
+        "Real neighbourhoods that a sample lies in, over those expected: like precision, but not misled by "
+        "single outliers. It can exceed 1.",
+        "density",
+    ),
+    "coverage": Figure(
+        "Coverage",
+        "coverage",
+        "Share of real data with a sample in their neighbourhood: like recall, but not misled by single "
+        "outliers.",
+        "density",
+        is_share=True,
+    ),
+    "class_accuracy": Figure(
+        "Samples in their class",
+        "share of samples",
+        "Share of samples that a classifier trained on real images puts in the class they were made for.",
+        "accuracy",
+        is_share=True,
+    ),
+    "trained_accuracy": Figure(
+        "Classifier trained on samples",
+        "accuracy on real images",
+        "Accuracy on real images of a classifier that learnt from samples alone.",
+        "accuracy",
+        is_share=True,
+    ),
+    "variance": Figure(
+        "Variance",
+        "variance of the samples",
+        "Total variance of the samples; it can look healthy while modes vanish.",
+        "modes",
+        log=True,
+    ),
+    "n_modes": Figure(
+        "Modes kept",
+        "modes with samples",
+        "Modes of the real data that still have samples.",
+        "modes",
+    ),
+    "high_quality": Figure(
+        "Samples near a mode",
+        "share of samples",
+        "Share of samples that lie near some mode of the real data.",
+        "modes",
+        is_share=True,
+    ),
+    "mode_variance": Figure(
+        "Variance within modes",
+        "variance within a mode",
+        "Variance of the samples about their mode: it shrinks before modes vanish.",
+        "modes",
+        log=True,
+    ),
+    "mark_strength": Figure(
+        "Strength of the mark",
+        "strength, amplitudes written",
+        "How much of the mark the samples carry; 1 is the amplitude that was written.",
+        "marks",
+    ),
+    "mark_z": Figure(
+        "Significance of the mark",
+        "z score of the whole set",
+        "Standard errors by which the mark stands out over all samples together.",
+        "marks",
+        log=True,
+    ),
+    "mark_p_value": Figure(
+        "p-value of the mark",
+        "p-value of the whole set",
+        "Chance of a mark that strong in images without one.",
+        "marks",
+        is_share=True,
+        log=True,
+    ),
+    "mark_detected": Figure(
+        "Marked images found",
+        "share of images",
+        "Share of samples whose mark is found in that image alone at p < .01; without a mark 1 % are.",
+        "marks",
+        is_share=True,
+    ),
+    "mark_bit_accuracy": Figure(
+        "Bits of the mark",
+        "share of bits read right",
+        "Share of the message's bits that are read right; guessing gives 0.5.",
+        "marks",
+        is_share=True,
+    ),
+    "flag_tpr": Figure(
+        "Synthetic images flagged",
+        "share of synthetic images",
+        "Share of the synthetic images of the pool that the policy's detector flagged (TPR).",
+        "policy",
+        is_share=True,
+    ),
+    "flag_fpr": Figure(
+        "Real images flagged",
+        "share of real images",
+        "Share of the real images of the pool that the policy's detector flagged (FPR).",
+        "policy",
+        is_share=True,
+    ),
+    "n_e": Figure(
+        "Effective size",
+        "n_e, real images that do as well",
+        "Real images that alone would give the same distance.",
+        "size",
+        log=True,
+    ),
+    "ratio": Figure(
+        "Effective over real size",
+        "n_e / n_real",
+        "From 1 up the synthetic images cost no effective real ones.",
+        "size",
+        log=True,
+    ),
+}
+"""The figures of a generation by column, in the order of the page."""
+
+
+def summarise_generations(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per arm, generation and figure that the arm has: its mean over seeds and how sure that is.
+
+    Args:
+        table: one row per arm, seed and generation, with `KEYS` and any columns of `FIGURES`.
+
+    Returns:
+        arm, generation, figure, n (seeds with the figure), mean, stderr (standard deviation over the root of n;
+        missing below two seeds), least, greatest, n_failed (seeds whose generation failed, which are left out).
+        A value that is not finite counts as missing; where no seed has the figure, n is 0 and the rest missing.
+
+    Raises:
+        InputError: a column is missing, or a seed has a generation of an arm twice.
+
+    Assumes: independent seeds. Seeds that failed are not like the others, so later means may look too good.
+    """
+    import pandas as pd
+
+    _check_table(table)
+    done = table["status"].to_numpy() == "done"
+    present = [name for name in FIGURES if name in table.columns]
+    values = {name: np.where(done, _floats(table[name]), np.nan) for name in present}
+    rows = []
+    places = table.groupby(["arm", "generation"], sort=False).indices
+    for arm in dict.fromkeys(table["arm"]):
+        mine = table["arm"].to_numpy() == arm
+        names = [name for name in present if np.isfinite(values[name][mine]).any()]
+        for generation in sorted({int(each) for each in table["generation"][mine]}):
+            at = places[arm, generation]
+            n_failed = int((~done[at]).sum())
+            for name in names:
+                given = values[name][at]
+                rows.append(
+                    (arm, generation, name, *_summary(given[np.isfinite(given)]), n_failed),
+                )
+    columns = ["arm", "generation", "figure", "n", "mean", "stderr", "least", "greatest", "n_failed"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _check_table(table: pd.DataFrame) -> None:
+    for name in KEYS:
+        if name not in table.columns:
+            raise InputError(f"table: got no column {name}, allowed are {', '.join(KEYS)}; add it")
+    twice = table.duplicated(["arm", "seed", "generation"])
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise InputError(
+            f"table: got generation {row['generation']} of seed {row['seed']} of arm {row['arm']!r:.60} twice, "
+            "allowed one row each; remove one"
+        )
+
+
+def _floats(column: pd.Series) -> Float[np.ndarray, " n"]:
+    return np.array([np.nan if value is None else value for value in column], np.float64)
+
+
+def _summary(values: Float[np.ndarray, " n"]) -> tuple[int, float, float, float, float]:
+    n = len(values)
+    if not n:
+        return 0, np.nan, np.nan, np.nan, np.nan
+    error = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+    return n, float(values.mean()), error, float(values.min()), float(values.max())
+
+
+# --- findings -------------------------------------------------------------------------------------------
+
+
+def tell_findings(summary: pd.DataFrame, document: Mapping[str, Any]) -> list[str]:
+    """What the figures say, a sentence each: the floor, each arm from first to last, marks, policies, failures.
+
+    A change is one where it exceeds `CLEAR` standard errors: of the differences per seed where the document has two
+    seeds with both values, else of the two means.
+
+    Args:
+        summary: from `summarise_generations`.
+        document: the loop's document; `columns` and `rows` give the seeds.
+
+    Assumes: independent seeds; with few of them two standard errors are less than a 95 % interval.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(document.get("rows", []), columns=document.get("columns"))
+    floor = (document.get("reference") or {}).get("halves") or {}
+    told = _floor_words(floor)
+    arms = list(dict.fromkeys(summary["arm"]))
+    for names, halves in ((("frechet_distance", "squared_w2", "precision", "recall"), floor), (_MARKS, {})):
+        for arm in arms:
+            told += _arm_words(arm, names, summary[summary["arm"] == arm], table, halves)
+    if len(table):
+        told += [each for arm in arms for each in _policy_words(arm, arms, table)]
+    told += _size_words(document.get("effective_size"))
+    n_failed = len(document.get("failed") or [])
+    if n_failed:
+        told.append(f"{counted(n_failed, 'generation')} failed and {'is' if n_failed == 1 else 'are'} left out.")
+    return told
+
+
+_MARKS: Final = ("mark_strength", "mark_detected")
+
+
+def _floor_words(floor: Mapping[str, Any]) -> list[str]:
+    words = [
+        f"{_lower(FIGURES[name].heading)} {number(floor[name])}"
+        for name in ("frechet_distance", "precision", "recall")
+        if floor.get(name) is not None
+    ]
+    return [f"The best to be had, two halves of the real data: {', '.join(words)}."] if words else []
+
+
+def _arm_words(
+    arm: str, names: Sequence[str], summary: pd.DataFrame, table: pd.DataFrame, floor: Mapping[str, Any]
+) -> list[str]:
+    """The arm's figures in its first and last generation that have them."""
+    words, spans = [], []
+    for name in names:
+        rows = summary[(summary["figure"] == name) & (summary["n"] > 0)].sort_values("generation")
+        if rows.empty:
+            continue
+        first, last = rows.iloc[0], rows.iloc[-1]
+        spans.append((int(first["generation"]), int(last["generation"])))
+        notes = []
+        text = f"{_lower(FIGURES[name].heading)} {number(first['mean'])}"
+        if first["generation"] != last["generation"]:
+            text += f" → {number(last['mean'])}"
+            change, error = _change(arm, name, first, last, table)
+            if np.isfinite(error) and abs(change) <= CLEAR * error:
+                notes.append("no clear change")
+            elif FIGURES[name].panel == "distance" and first["mean"] > 0:
+                notes.append(f"{last['mean'] / first['mean']:.2g} times")
+        if name == "frechet_distance" and (floor.get(name) or 0) > 0:
+            notes.append(f"{last['mean'] / floor[name]:.2g} times the halves'")
+        words.append(text + (f" ({', '.join(notes)})" if notes else ""))
+    if not words:
+        return []
+    begin, end = min(span[0] for span in spans), max(span[1] for span in spans)
+    when = f"generation {begin}" if begin == end else f"generation {begin} → {end}"
+    return [f"{arm}, {when}: {', '.join(words)}."]
+
+
+def _change(
+    arm: str, name: str, first: pd.Series, last: pd.Series, table: pd.DataFrame
+) -> tuple[float, float]:
+    """The change of a figure and its standard error, which is NaN where one seed alone has it."""
+    if name in table.columns:
+        ends = [_by_seed(arm, name, int(end["generation"]), table) for end in (first, last)]
+        change, error, n = _difference(*ends)
+        if n > 1:
+            return change, error
+    return last["mean"] - first["mean"], float(np.hypot(first["stderr"], last["stderr"]))
+
+
+def _by_seed(arm: str, name: str, generation: int, table: pd.DataFrame) -> dict[Any, float]:
+    at = (table["arm"] == arm) & (table["generation"] == generation) & (table["status"] == "done")
+    given = zip(table["seed"][at], _floats(table[name][at]), strict=True)
+    return {seed: value for seed, value in given if np.isfinite(value)}
+
+
+def _difference(before: Mapping[Any, float], after: Mapping[Any, float]) -> tuple[float, float, int]:
+    """Mean of after - before over the seeds that have both, its standard error, and their number."""
+    pairs = np.array([after[seed] - before[seed] for seed in before if seed in after], np.float64)
+    n, mean, error, _, _ = _summary(pairs)
+    return mean, error, n
+
+
+def _policy_words(arm: str, arms: Sequence[str], table: pd.DataFrame) -> list[str]:
+    """What an arm's policy took away and what that did to the distance, against the same pool without it."""
+    real, synthetic = kept_shares(arm, table)
+    if real is None and synthetic is None or not {real, synthetic} - {None, 1.0}:
+        return []
+    parts = [] if real is None else [f"lost {percent(1 - real)} of the real images"]
+    parts += [] if synthetic is None else [f"kept {percent(synthetic)} of the synthetic ones"]
+    words = f"{arm}: the policy {' and '.join(parts)}"
+    like = [
+        other
+        for other in arms
+        if other != arm
+        and not set(kept_shares(other, table)) - {None, 1.0}
+        and _last_pool(other, table) == _last_pool(arm, table) is not None
+    ]
+    if len(like) != 1 or "frechet_distance" not in table.columns:
+        return [f"{words}."]
+    generation = _last_pool(arm, table)[0]
+    mine, theirs = (_by_seed(each, "frechet_distance", generation, table) for each in (arm, like[0]))
+    if not mine or not theirs:
+        return [f"{words}."]
+    change, error, n = _difference(theirs, mine)
+    if n < 2:
+        means = [_summary(np.array(list(each.values()))) for each in (theirs, mine)]
+        change, error = means[1][1] - means[0][1], float(np.hypot(means[0][2], means[1][2]))
+    verdict = "lower" if change < 0 else "higher"
+    if np.isfinite(error) and abs(change) <= CLEAR * error:
+        verdict = "no clear difference"
+    values = [number(float(np.mean(list(each.values())))) for each in (mine, theirs)]
+    return [f"{words}; Fréchet distance {values[0]} against {values[1]} of {like[0]} ({verdict})."]
+
+
+def kept_shares(arm: str, table: pd.DataFrame) -> tuple[float | None, float | None]:
+    """Shares in [0, 1] of an arm's real and synthetic images that its policy kept, over all that was done.
+
+    None where there were none.
+    """
+    rows = table[(table["arm"] == arm) & (table["status"] == "done")]
+    shares: list[float | None] = []
+    for kept, before in (("kept_real", ("n_fresh", "n_fixed")), ("kept_synthetic", ("n_synthetic",))):
+        if not {kept, *before} <= set(table.columns):
+            shares.append(None)
+            continue
+        n = float(sum(np.nansum(_floats(rows[name])) for name in before))
+        shares.append(float(np.nansum(_floats(rows[kept]))) / n if n else None)
+    return shares[0], shares[1]
+
+
+def _last_pool(arm: str, table: pd.DataFrame) -> Any:
+    """An arm's last generation and the pool before the policy; None where nothing was done."""
+    rows = table[(table["arm"] == arm) & (table["status"] == "done")]
+    if rows.empty:
+        return None
+    row = rows.loc[rows["generation"].idxmax()]
+    return (int(row["generation"]), *(row.get(name) for name in ("n_fresh", "n_fixed", "n_synthetic")))
+
+
+def _size_words(size: Mapping[str, Any] | None) -> list[str]:
+    told = []
+    for verdict, words in ((True, "Admissible"), (False, "Not admissible"), (None, "Whether admissible is open")):
+        arms = [
+            each["arm"] + (f" (n_e / n_real {number(each['ratio'])})" if each.get("ratio") is not None else "")
+            for each in (size or {}).get("arms", [])
+            if each.get("admissible") is verdict
+        ]
+        if arms:
+            told.append(f"{words}: {', '.join(arms)}.")
+    return told
+
+
+def _lower(heading: str) -> str:
+    """A heading inside a sentence: its first letter small, except that of a name."""
+    return heading if heading.startswith("Fréchet") else heading[0].lower() + heading[1:]
