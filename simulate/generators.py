@@ -13,7 +13,7 @@ from poolproof.simulate.flow import FlowGenerator, FlowSpec
 from poolproof.simulate.gan import GanGenerator, GanSpec
 from poolproof.simulate.generator import AbstractGenerator
 from poolproof.simulate.gmm import GmmGenerator, GmmSpec
-from poolproof.simulate.normal import NormalGenerator, NormalSpec
+from poolproof.simulate.normal import NormalGenerator, NormalSpec, make_normal
 from poolproof.simulate.sims import NegativeGuidanceGenerator, NegativeGuidanceSpec
 
 
@@ -24,24 +24,26 @@ class Kind:
 
     Attributes:
         spec: the class of its options.
+        generator: its class.
         make: a generator of these options, not fitted.
         fits: what it learns from: `images`, `points` or both.
-        needs_labels: whether it needs classes to be sampled with a bias.
+        takes_labels: whether it can learn classes.
     """
 
     spec: type
+    generator: type[AbstractGenerator]
     make: Callable[[Any], AbstractGenerator]
     fits: tuple[str, ...]
     takes_labels: bool
 
 
 GENERATORS: Final[Mapping[str, Kind]] = {
-    "diffusion": Kind(DiffusionSpec, DiffusionGenerator, ("images",), True),
-    "negative-guidance": Kind(NegativeGuidanceSpec, NegativeGuidanceGenerator, ("images",), True),
-    "gan": Kind(GanSpec, GanGenerator, ("images",), True),
-    "flow": Kind(FlowSpec, FlowGenerator, ("images", "points"), True),
-    "gmm": Kind(GmmSpec, GmmGenerator, ("points",), False),
-    "normal": Kind(NormalSpec, NormalGenerator, ("points",), False),
+    "diffusion": Kind(DiffusionSpec, DiffusionGenerator, DiffusionGenerator, ("images",), True),
+    "negative-guidance": Kind(NegativeGuidanceSpec, NegativeGuidanceGenerator, NegativeGuidanceGenerator, ("images",), True),
+    "gan": Kind(GanSpec, GanGenerator, GanGenerator, ("images",), True),
+    "flow": Kind(FlowSpec, FlowGenerator, FlowGenerator, ("images", "points"), True),
+    "gmm": Kind(GmmSpec, GmmGenerator, GmmGenerator, ("points",), False),
+    "normal": Kind(NormalSpec, NormalGenerator, make_normal, ("points",), False),
 }
 """The closed list of generators."""
 
@@ -63,7 +65,7 @@ def read_generator(table: object) -> AbstractGenerator:
 
 def kind_of(generator: AbstractGenerator) -> Kind:
     """The row of the table that a generator belongs to."""
-    return next(kind for kind in GENERATORS.values() if kind.make is type(generator))
+    return next(kind for kind in GENERATORS.values() if kind.generator is type(generator))
 
 
 def with_device(generator: AbstractGenerator, device: str) -> AbstractGenerator:

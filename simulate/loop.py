@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from poolproof.errors import InputError
 from poolproof.simulate.flaggers import Witness
 from poolproof.simulate.generator import AbstractGenerator, GeneratorDiverged, Samples
+from poolproof.simulate.laws import count_modes
 from poolproof.simulate.loop_marks import AbstractLoopMark, make_mark
 from poolproof.simulate.loop_spec import TrainedArm, TrainedLoopSpec
 from poolproof.simulate.measures import measure_samples, trained_accuracy
@@ -24,7 +25,7 @@ from poolproof.simulate.yardstick import Yardstick
 Labels = Int[np.ndarray, " n"] | None
 
 SHOWN: Final = 100
-"""Samples of each generation that are kept to be looked at."""
+"""Images of each generation that are kept to be looked at; of points ten times as many."""
 
 MOST_WITNESSES: Final = 1000
 """Known samples of each class that flaggers learn from."""
@@ -240,12 +241,13 @@ def _run(
     )
     row["fit_seconds"] = round(time.monotonic() - started, 3)
     started = time.monotonic()
-    n = max(setting.n_measured, SHOWN)
+    n_shown = SHOWN if setting.data.draw is None else 10 * SHOWN
+    n = max(setting.n_measured, n_shown)
     samples, labels = model.sample(n, sampling_bias=arm.bias(number), rng=stream(seed, number, "measure"))
     row["sample_seconds"] = round(time.monotonic() - started, 3)
     if not np.isfinite(samples).all():
         raise GeneratorDiverged("samples that are not finite")
-    shown, shown_labels = samples[:SHOWN], None if labels is None else labels[:SHOWN]
+    shown, shown_labels = samples[:n_shown], None if labels is None else labels[:n_shown]
     measured = samples[: setting.n_measured]
     measured_labels = None if labels is None else labels[: setting.n_measured]
     row |= measure_samples(measured, measured_labels, setting.yardstick)
@@ -258,6 +260,9 @@ def _run(
             spec.measure.classifier,
             rng=stream(seed, number, "classifier"),
         )
+    if spec.data.kind == "grid":
+        found = count_modes(measured)
+        row |= {"n_modes": found.n_modes, "high_quality": found.high_quality, "mode_variance": found.within_variance}
     if setting.mark is not None and spec.mark is not None:
         row |= setting.mark.measure(measured, setting.data.reference, spec.mark.level)
     witness = None

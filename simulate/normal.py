@@ -22,6 +22,18 @@ SMALL: Final = 16
 
 
 @final
+@dataclass(frozen=True)
+class NormalSpec:
+    """Options of a normal law.
+
+    Attributes:
+        covariance: `unbiased`, or `mle` for the divisor n.
+    """
+
+    covariance: str = "unbiased"
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class NormalGenerator(AbstractGenerator):
     """A normal law of points, fitted in closed form.
@@ -127,6 +139,11 @@ class NormalGenerator(AbstractGenerator):
                 "generator: got one not fitted, allowed a fitted one; call fit and use its result"
             )
         return self.mean, self.factor
+
+
+def make_normal(spec: NormalSpec) -> NormalGenerator:
+    """A generator of these options, not fitted."""
+    return NormalGenerator(spec.covariance)
 
 
 def _factorise(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:

@@ -274,6 +274,8 @@ def _strips(spec: TrainedLoopSpec, chains: Sequence[Chain]) -> Mapping[str, list
             shown = read_shown(chain, number)
             if shown is not None:
                 images, labels = shown
+                if images.ndim == 2 and images.shape[1] != 2:  # a picture has two coordinates
+                    images = np.pad(images[:, :2], ((0, 0), (0, max(0, 2 - images.shape[1]))))
                 order = np.arange(len(images)) if labels is None else _deal(labels)
                 rows.append((number, images[order]))
         strips[chain.arm.label] = rows

@@ -199,9 +199,9 @@ def _run_trained(
 
 
 def _print_trained(study: TrainedStudy) -> None:
-    from poolproof.simulate.summary import tell_findings
+    from poolproof.simulate.summary import summarise_generations, tell_findings
 
-    for sentence in tell_findings(study.document):
+    for sentence in tell_findings(summarise_generations(study.table), study.document):
         typer.echo(sentence)
     for row in study.document["failed"]:
         typer.echo(f"failed      {row['arm']}, seed {row['seed']}, generation {row['generation']}: {row['why']}")
