@@ -14,7 +14,7 @@ import numpy as np
 from poolproof import __version__
 from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count
-from poolproof.simulate.effective_size import RealOnlyCurve
+from poolproof.simulate.effective_size import RealOnlyCurve, real_only_curve
 from poolproof.simulate.generator import Samples
 from poolproof.simulate.loop import Setting, stream
 from poolproof.simulate.loop_page import write_loop
@@ -216,20 +216,26 @@ def _effective_sizes(spec: TrainedLoopSpec, table: pd.DataFrame, curve: pd.DataF
     done = curve[curve["status"] == "done"]
     found: dict[str, Any] = {"curve": [], "arms": []}
     for number, (model, rows) in enumerate(done.groupby("model", sort=False)):
-        real_only = RealOnlyCurve.fit(rows["n"].to_numpy(), rows["frechet_distance"].to_numpy(float))
         for n, distances in rows.groupby("n")["frechet_distance"]:
             count = len(distances)
             error = float(distances.std(ddof=1) / np.sqrt(count)) if count > 1 else None
             found["curve"].append(
                 {"model": number, "n": _plain(n), "mean": float(distances.mean()), "stderr": error}
             )
+        try:
+            real_only = real_only_curve(
+                (int(n), list(distances)) for n, distances in rows.groupby("n")["frechet_distance"]
+            )
+        except InputError as error:  # one seed, or sizes that failed: the curve stays without its inversion
+            found["why"] = str(error)
+            continue
         for arm in spec.arms:
             if repr(describe(arm.generator)) != model:
                 continue
             n_real = arm.mixing.n_fresh + arm.mixing.n_fixed
             mine = table[(table["arm"] == arm.label) & (table["status"] == "done")]
             for position, distance in mine["frechet_distance"].items():
-                size = real_only.invert(float(distance), rng=np.random.default_rng(0))
+                size = real_only.invert(float(distance), 0.0, n_draws=100, rng=np.random.default_rng(0))
                 if size.point is not None:
                     table.loc[position, "n_e"] = size.point  # pyright: ignore[reportArgumentType, reportCallIssue]
                     if n_real:
