@@ -1,11 +1,13 @@
-"""The network of the diffusion model, as functions of named weights. No global random state is used."""
+"""The networks of the diffusion model, as functions of named weights. No global random state is used."""
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
 
 import numpy as np
 
@@ -14,6 +16,71 @@ if TYPE_CHECKING:
 
 EMBEDDING: Final = 128
 """Length of the embedding of noise level and class."""
+
+
+class AbstractDenoiser(abc.ABC):
+    """What a denoiser is: shapes of weights, random weights to begin with, and a prediction from them."""
+
+    @abc.abstractmethod
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights by name."""
+
+    @abc.abstractmethod
+    def initial(self, generator: torch.Generator) -> torch.Tensor:
+        """Random weights, all in one vector in the order of `shapes`, on the processor."""
+
+    @abc.abstractmethod
+    def predict(
+        self,
+        weights: dict[str, torch.Tensor],
+        noisy: torch.Tensor,
+        times: torch.Tensor,
+        conditions: torch.Tensor,
+    ) -> torch.Tensor:
+        """The target (image, noise or velocity) at noisy images, in float32.
+
+        Args:
+            weights: by name, on the device of the images.
+            noisy: images, one per row, pixels in the order rows, columns, channels.
+            times: noise level of each image, 0 to the number of levels less 1.
+            conditions: class of each image; the number of classes stands for none.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class Perceptron(AbstractDenoiser):
+    """A residual network over all pixels at once, which suits images of about 8 x 8.
+
+    Attributes:
+        n_pixels: of an image, all channels together.
+        width: units per hidden layer.
+        n_blocks: residual blocks.
+        n_classes: 0 without classes.
+    """
+
+    n_pixels: int
+    width: int
+    n_blocks: int
+    n_classes: int
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights by name."""
+        return weight_shapes(self.n_pixels, self.width, self.n_blocks, self.n_classes)
+
+    def initial(self, generator: torch.Generator) -> torch.Tensor:
+        """Random weights; see `initial_weights`."""
+        return initial_weights(self.shapes(), generator)
+
+    def predict(
+        self,
+        weights: dict[str, torch.Tensor],
+        noisy: torch.Tensor,
+        times: torch.Tensor,
+        conditions: torch.Tensor,
+    ) -> torch.Tensor:
+        """The target at noisy images; see `predict` of this module."""
+        return predict(weights, noisy, times, conditions)
 
 
 def torch_generator(rng: np.random.Generator) -> torch.Generator:
@@ -89,7 +156,8 @@ def predict(
     from torch.nn.functional import layer_norm, linear, silu
 
     half = EMBEDDING // 2
-    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(1000) / half))
+    steps = torch.arange(half, dtype=torch.float32, device=noisy.device)
+    frequencies = torch.exp(steps * (-math.log(1000) / half))
     angles = times[:, None].to(torch.float32) * frequencies
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)
     condition = silu(linear(waves, weights["time"]) + weights["class"][conditions])
