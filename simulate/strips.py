@@ -71,12 +71,10 @@ def point_cloud(points: Float[np.ndarray, "n 2"], window: Window) -> bytes:
         raise InputError(f"window: got {window}, allowed left < right and lower < upper; give finite ends")
     finite = points[np.isfinite(points).all(axis=1)].astype(np.float64)
     cells = CLOUD // 2
-    counts, _, _ = np.histogram2d(
-        finite[:, 1], finite[:, 0], bins=cells, range=((low, high), (left, right))
-    )
+    counts, _, _ = np.histogram2d(finite[:, 1], finite[:, 0], bins=cells, range=((low, high), (left, right)))
     # the root lets single points be seen beside a crowd
     shade = np.sqrt(counts / max(float(counts.max(initial=0.0)), 1.0))
-    opacity = np.where(counts > 0, 70 + 185 * shade, 0).astype(np.uint8)[::-1]
+    opacity = np.where(counts > 0, 110 + 145 * shade, 0).astype(np.uint8)[::-1]
     sheet = np.empty((cells, cells, 4), np.uint8)
     sheet[..., :3], sheet[..., 3] = _INK, opacity
     return _png(sheet.repeat(2, axis=0).repeat(2, axis=1))
@@ -101,9 +99,7 @@ def fit_window(clouds: Sequence[Float[np.ndarray, "_ 2"]]) -> Window:
     return left, right, low, high
 
 
-def strip_uri(
-    samples: np.ndarray, *, columns: int = 12, window: Window | None = None
-) -> str:
+def strip_uri(samples: np.ndarray, *, columns: int = 12, window: Window | None = None) -> str:
     """The picture of samples as a `data:` address for a page: one row of images, or the cloud of points.
 
     Args:

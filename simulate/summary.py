@@ -1,16 +1,16 @@
-"""The figures of a loop of trained generators: what each means, their means over seeds, and what they say."""
+"""The figures of a loop of trained generators: their means over seeds, and what they say in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float
 
 from poolproof.errors import InputError
 from poolproof.page import counted, number, percent
+from poolproof.simulate.figures import FIGURES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,198 +20,6 @@ CLEAR: Final = 2.0
 
 KEYS: Final = ("arm", "seed", "generation", "status")
 """Columns that every table of a loop has."""
-
-
-@final
-@dataclass(frozen=True)
-class Figure:
-    """One figure of a generation.
-
-    Attributes:
-        heading: above its chart.
-        axis: what its axis measures, with the unit.
-        meaning: what it says, in a sentence.
-        panel: part of the page that it stands in, a key of `PANELS`.
-        is_share: whether it lies in [0, 1].
-        log: whether a logarithmic axis suits where it spans decades.
-    """
-
-    heading: str
-    axis: str
-    meaning: str
-    panel: str
-    is_share: bool = False
-    log: bool = False
-
-
-PANELS: Final[Mapping[str, str]] = {
-    "distance": "Distance from the real data",
-    "precision": "Precision and recall",
-    "density": "Density and coverage",
-    "accuracy": "Classes",
-    "modes": "Variety",
-    "marks": "Marks",
-    "policy": "Policy",
-    "size": "Effective size",
-}
-"""Parts of the page by name, in order, with their headings."""
-
-FIGURES: Final[Mapping[str, Figure]] = {
-    "frechet_distance": Figure(
-        "Fréchet distance",
-        "Fréchet distance (squared)",
-        "Between normal fits to the features of samples and of real data; smaller is better.",
-        "distance",
-        log=True,
-    ),
-    "kernel_distance": Figure(
-        "Kernel distance",
-        "kernel distance (squared)",
-        "Squared maximum mean discrepancy of the features; unbiased, so it falls below 0 where there is none.",
-        "distance",
-    ),
-    "squared_w2": Figure(
-        "Squared W2 distance",
-        "squared W2 distance",
-        "2-Wasserstein distance from the truth, squared; smaller is better.",
-        "distance",
-        log=True,
-    ),
-    "precision": Figure(
-        "Precision",
-        "precision",
-        "Share of samples that lie where real data lie: it falls as quality is lost.",
-        "precision",
-        is_share=True,
-    ),
-    "recall": Figure(
-        "Recall",
-        "recall",
-        "Share of real data that lie where samples lie: it falls as variety is lost.",
-        "precision",
-        is_share=True,
-    ),
-    "density": Figure(
-        "Density",
-        "density",
-        "Real neighbourhoods that a sample lies in, over those expected: like precision, but not misled by "
-        "single outliers. It can exceed 1.",
-        "density",
-    ),
-    "coverage": Figure(
-        "Coverage",
-        "coverage",
-        "Share of real data with a sample in their neighbourhood: like recall, but not misled by single "
-        "outliers.",
-        "density",
-        is_share=True,
-    ),
-    "class_accuracy": Figure(
-        "Samples in their class",
-        "share of samples",
-        "Share of samples that a classifier trained on real images puts in the class they were made for.",
-        "accuracy",
-        is_share=True,
-    ),
-    "trained_accuracy": Figure(
-        "Classifier trained on samples",
-        "accuracy on real images",
-        "Accuracy on real images of a classifier that learnt from samples alone.",
-        "accuracy",
-        is_share=True,
-    ),
-    "variance": Figure(
-        "Variance",
-        "variance of the samples",
-        "Total variance of the samples; it can look healthy while modes vanish.",
-        "modes",
-        log=True,
-    ),
-    "n_modes": Figure(
-        "Modes kept",
-        "modes with samples",
-        "Modes of the real data that still have samples.",
-        "modes",
-    ),
-    "high_quality": Figure(
-        "Samples near a mode",
-        "share of samples",
-        "Share of samples that lie near some mode of the real data.",
-        "modes",
-        is_share=True,
-    ),
-    "mode_variance": Figure(
-        "Variance within modes",
-        "variance within a mode",
-        "Variance of the samples about their mode: it shrinks before modes vanish.",
-        "modes",
-        log=True,
-    ),
-    "mark_strength": Figure(
-        "Strength of the mark",
-        "strength, amplitudes written",
-        "How much of the mark the samples carry; 1 is the amplitude that was written.",
-        "marks",
-    ),
-    "mark_z": Figure(
-        "Significance of the mark",
-        "z score of the whole set",
-        "Standard errors by which the mark stands out over all samples together.",
-        "marks",
-        log=True,
-    ),
-    "mark_p_value": Figure(
-        "p-value of the mark",
-        "p-value of the whole set",
-        "Chance of a mark that strong in images without one.",
-        "marks",
-        is_share=True,
-        log=True,
-    ),
-    "mark_detected": Figure(
-        "Marked images found",
-        "share of images",
-        "Share of samples whose mark is found in that image alone at p < .01; without a mark 1 % are.",
-        "marks",
-        is_share=True,
-    ),
-    "mark_bit_accuracy": Figure(
-        "Bits of the mark",
-        "share of bits read right",
-        "Share of the message's bits that are read right; guessing gives 0.5.",
-        "marks",
-        is_share=True,
-    ),
-    "flag_tpr": Figure(
-        "Synthetic images flagged",
-        "share of synthetic images",
-        "Share of the synthetic images of the pool that the policy's detector flagged (TPR).",
-        "policy",
-        is_share=True,
-    ),
-    "flag_fpr": Figure(
-        "Real images flagged",
-        "share of real images",
-        "Share of the real images of the pool that the policy's detector flagged (FPR).",
-        "policy",
-        is_share=True,
-    ),
-    "n_e": Figure(
-        "Effective size",
-        "n_e, real images that do as well",
-        "Real images that alone would give the same distance.",
-        "size",
-        log=True,
-    ),
-    "ratio": Figure(
-        "Effective over real size",
-        "n_e / n_real",
-        "From 1 up the synthetic images cost no effective real ones.",
-        "size",
-        log=True,
-    ),
-}
-"""The figures of a generation by column, in the order of the page."""
 
 
 def summarise_generations(table: pd.DataFrame) -> pd.DataFrame:
@@ -299,58 +107,101 @@ def tell_findings(summary: pd.DataFrame, document: Mapping[str, Any]) -> list[st
     floor = (document.get("reference") or {}).get("halves") or {}
     told = _floor_words(floor)
     arms = list(dict.fromkeys(summary["arm"]))
-    for names, halves in ((("frechet_distance", "squared_w2", "precision", "recall"), floor), (_MARKS, {})):
-        for arm in arms:
-            told += _arm_words(arm, names, summary[summary["arm"] == arm], table, halves)
+    told += [each for arm in arms for each in _arm_words(arm, summary, table, floor)]
+    told += _mark_words(summary, table)
     if len(table):
         told += [each for arm in arms for each in _policy_words(arm, arms, table)]
     told += _size_words(document.get("effective_size"))
     n_failed = len(document.get("failed") or [])
     if n_failed:
-        told.append(f"{counted(n_failed, 'generation')} failed and {'is' if n_failed == 1 else 'are'} left out.")
+        told.append(
+            f"{counted(n_failed, 'generation')} failed and {'is' if n_failed == 1 else 'are'} left out."
+        )
     return told
-
-
-_MARKS: Final = ("mark_strength", "mark_detected")
 
 
 def _floor_words(floor: Mapping[str, Any]) -> list[str]:
     words = [
-        f"{_lower(FIGURES[name].heading)} {number(floor[name])}"
+        f"{_lower(FIGURES[name].heading)} {_value(name, floor[name])}"
         for name in ("frechet_distance", "precision", "recall")
         if floor.get(name) is not None
     ]
     return [f"The best to be had, two halves of the real data: {', '.join(words)}."] if words else []
 
 
-def _arm_words(
-    arm: str, names: Sequence[str], summary: pd.DataFrame, table: pd.DataFrame, floor: Mapping[str, Any]
-) -> list[str]:
-    """The arm's figures in its first and last generation that have them."""
-    words, spans = [], []
-    for name in names:
-        rows = summary[(summary["figure"] == name) & (summary["n"] > 0)].sort_values("generation")
-        if rows.empty:
-            continue
-        first, last = rows.iloc[0], rows.iloc[-1]
-        spans.append((int(first["generation"]), int(last["generation"])))
-        notes = []
-        text = f"{_lower(FIGURES[name].heading)} {number(first['mean'])}"
-        if first["generation"] != last["generation"]:
-            text += f" → {number(last['mean'])}"
-            change, error = _change(arm, name, first, last, table)
-            if np.isfinite(error) and abs(change) <= CLEAR * error:
-                notes.append("no clear change")
-            elif FIGURES[name].panel == "distance" and first["mean"] > 0:
-                notes.append(f"{last['mean'] / first['mean']:.2g} times")
-        if name == "frechet_distance" and (floor.get(name) or 0) > 0:
-            notes.append(f"{last['mean'] / floor[name]:.2g} times the halves'")
-        words.append(text + (f" ({', '.join(notes)})" if notes else ""))
-    if not words:
+def _arm_words(arm: str, summary: pd.DataFrame, table: pd.DataFrame, floor: Mapping[str, Any]) -> list[str]:
+    """The arm's distance, precision and recall in its first and last generation that have them."""
+    ends = {name: _ends(arm, name, summary) for name in _LED}
+    known = {name: pair for name, pair in ends.items() if pair is not None}
+    if not known:
         return []
-    begin, end = min(span[0] for span in spans), max(span[1] for span in spans)
-    when = f"generation {begin}" if begin == end else f"generation {begin} → {end}"
-    return [f"{arm}, {when}: {', '.join(words)}."]
+    words = []
+    for name, (first, last) in known.items():
+        notes = _change_notes(arm, name, first, last, table)
+        if name == "frechet_distance" and (floor.get(name) or 0) > 0:
+            notes.append(f"{_times(last['mean'] / floor[name])} the halves'")
+        words.append(f"{_lower(FIGURES[name].heading)} {_from_to(name, first, last, notes)}")
+    return [f"{arm}, {_when(list(known.values()))}: {', '.join(words)}."]
+
+
+_LED: Final = ("frechet_distance", "squared_w2", "precision", "recall")
+"""Figures that the sentence of an arm names."""
+
+
+def _mark_words(summary: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """How much of the mark each arm carries in its first and last generation."""
+    name = "mark_strength"
+    pairs = {arm: _ends(arm, name, summary) for arm in dict.fromkeys(summary["arm"])}
+    known = {arm: pair for arm, pair in pairs.items() if pair is not None}
+    words = [
+        f"{arm} {_from_to(name, *pair, _change_notes(arm, name, *pair, table))}"
+        for arm, pair in known.items()
+    ]
+    heading = f"{FIGURES[name].heading}, {_when(list(known.values()))}" if known else ""
+    return [f"{heading}: {', '.join(words)}."] if words else []
+
+
+def _ends(arm: str, name: str, summary: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
+    """The first and the last generation of an arm that have the figure."""
+    rows = summary[(summary["arm"] == arm) & (summary["figure"] == name) & (summary["n"] > 0)]
+    return None if rows.empty else (rows.iloc[0], rows.iloc[-1])
+
+
+def _when(pairs: Sequence[tuple[pd.Series, pd.Series]]) -> str:
+    begin = min(int(first["generation"]) for first, _ in pairs)
+    end = max(int(last["generation"]) for _, last in pairs)
+    return f"generation {begin}" if begin == end else f"generation {begin} → {end}"
+
+
+def _from_to(name: str, first: pd.Series, last: pd.Series, notes: Sequence[str]) -> str:
+    text = _value(name, first["mean"])
+    if first["generation"] != last["generation"]:
+        text += f" → {_value(name, last['mean'])}"
+    return text + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _change_notes(arm: str, name: str, first: pd.Series, last: pd.Series, table: pd.DataFrame) -> list[str]:
+    if first["generation"] == last["generation"]:
+        return []
+    change, error = _change(arm, name, first, last, table)
+    if np.isfinite(error) and abs(change) <= CLEAR * error:
+        return ["no clear change"]
+    growth = FIGURES[name].panel == "distance" and first["mean"] > 0
+    return [_times(last["mean"] / first["mean"])] if growth else []
+
+
+def _value(name: str, value: float | int) -> str:
+    return f"{value:.2f}" if FIGURES[name].is_share or name == "mark_strength" else number(value)
+
+
+def _times(factor: float | int) -> str:
+    return (
+        f"{factor:,.0f} times"
+        if factor >= 9.95
+        else f"{factor:.1f} times"
+        if factor >= 1
+        else f"{factor:.2g} times"
+    )
 
 
 def _change(
@@ -381,7 +232,7 @@ def _difference(before: Mapping[Any, float], after: Mapping[Any, float]) -> tupl
 def _policy_words(arm: str, arms: Sequence[str], table: pd.DataFrame) -> list[str]:
     """What an arm's policy took away and what that did to the distance, against the same pool without it."""
     real, synthetic = kept_shares(arm, table)
-    if real is None and synthetic is None or not {real, synthetic} - {None, 1.0}:
+    if (real is None and synthetic is None) or not {real, synthetic} - {None, 1.0}:
         return []
     parts = [] if real is None else [f"lost {percent(1 - real)} of the real images"]
     parts += [] if synthetic is None else [f"kept {percent(synthetic)} of the synthetic ones"]
@@ -437,9 +288,14 @@ def _last_pool(arm: str, table: pd.DataFrame) -> Any:
 
 def _size_words(size: Mapping[str, Any] | None) -> list[str]:
     told = []
-    for verdict, words in ((True, "Admissible"), (False, "Not admissible"), (None, "Whether admissible is open")):
+    for verdict, words in (
+        (True, "Admissible"),
+        (False, "Not admissible"),
+        (None, "Whether admissible is open"),
+    ):
         arms = [
-            each["arm"] + (f" (n_e / n_real {number(each['ratio'])})" if each.get("ratio") is not None else "")
+            each["arm"]
+            + (f" (n_e / n_real {number(each['ratio'])})" if each.get("ratio") is not None else "")
             for each in (size or {}).get("arms", [])
             if each.get("admissible") is verdict
         ]

@@ -25,7 +25,7 @@ def fake_table(
     rng = np.random.default_rng(7)
     rows: list[dict[str, Any]] = []
     for position, arm in enumerate(arms):
-        pace = (0.55, 0.12, 0.05, 0.01)[position % 4]
+        pace = (0.55, 0.12, 0.05, 0.01)[position % 4] * 5 / max(n_generations - 1, 1)
         drops = "flagged" in arm
         for seed in range(n_seeds):
             for generation in range(1, n_generations + 1):
@@ -157,12 +157,15 @@ def fake_images(n: int, spread: float, *, side: int = 8, channels: int = 1) -> n
     return np.repeat(blob[..., None], channels, axis=3)
 
 
-def fake_strips(table: pd.DataFrame, *, side: int = 8, channels: int = 1) -> dict[str, list[tuple[int, np.ndarray]]]:
+def fake_strips(
+    table: pd.DataFrame, *, side: int = 8, channels: int = 1
+) -> dict[str, list[tuple[int, np.ndarray]]]:
     """Images of every generation by arm."""
     generations = sorted({int(each) for each in table["generation"]})
     return {
         str(arm): [
-            (generation, fake_images(16, 1 / generation, side=side, channels=channels)) for generation in generations
+            (generation, fake_images(16, 1 / generation, side=side, channels=channels))
+            for generation in generations
         ]
         for arm in dict.fromkeys(table["arm"])
     }
