@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from poolproof.detectors.distance import frechet_distance, kernel_distance
 from poolproof.detectors.neighbours import check_features
@@ -42,7 +42,7 @@ COLUMNS: Final = (
 
 
 def measure_samples(
-    samples: Samples, labels: Int[np.ndarray, " n"] | None, yardstick: Yardstick
+    samples: Samples, labels: Int[np.ndarray, " m"] | None, yardstick: Yardstick
 ) -> dict[str, float | None]:
     """What a set of samples scores on a yardstick, by the names of `COLUMNS`.
 
@@ -96,7 +96,7 @@ def measure_samples(
 
 def halves_measures(
     supply: Samples,
-    labels: Int[np.ndarray, " n"] | None,
+    labels: Int[np.ndarray, " m"] | None,
     yardstick: Yardstick,
     n: int,
     *,
@@ -125,9 +125,9 @@ def halves_measures(
 
 def trained_accuracy(
     samples: Pixels,
-    labels: Int[np.ndarray, " n"],
-    test_images: Pixels,
-    test_labels: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " m"],
+    test_images: UInt8[np.ndarray, "t h w c"] | Float[np.ndarray, "t h w c"],
+    test_labels: Int[np.ndarray, " k"],
     spec: ClassifierSpec,
     *,
     rng: np.random.Generator,
