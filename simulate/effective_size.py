@@ -129,8 +129,8 @@ class RealOnlyCurve:
         lower, below, above, upper = (math.exp(x) for x in ends)
         point = math.exp(self._cross(self._falling(heights[None]), np.array([float(distance)]))[0])
         smallest, largest = self.sizes[0], self.sizes[-1]
-        low = None if lower <= 0 else min(lower, largest)
-        high = None if math.isinf(upper) else max(upper, smallest)
+        low = None if lower <= 0 else min(lower, float(largest))
+        high = None if math.isinf(upper) else max(upper, float(smallest))
         inside = below > 0 and not math.isinf(above)
         if 0 < point < math.inf:
             ends_passed = [

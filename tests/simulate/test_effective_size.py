@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,23 +112,23 @@ def test_an_interval_may_pass_one_end() -> None:
 def test_intervals_hold_the_truth(
     curve: Callable[[float], float], seeds: int, spread: float, truth: float
 ) -> None:
-    """Of 400 measured curves and loops, about 95 % of the intervals hold the size; open ends count as reaching it."""
+    """Of 250 measured curves and loops, about 95 % of the intervals hold the size; open ends count as reaching it."""
     rng = np.random.default_rng(11)
     # between sizes the truth is what a curve without noise gives: the interpolation is not what is tested
     distance = exact(curve).at(truth)
     held = 0
-    for _ in range(400):
+    for _ in range(250):
         found = measured(curve, spread=spread, seeds=seeds, rng=rng).invert(
             distance * (1 + spread / math.sqrt(6) * rng.standard_normal()),
             distance * spread / math.sqrt(6),
-            n_draws=800,
+            n_draws=400,
             rng=rng,
         )
         lower = 0 if found.lower is None else found.lower
         upper = math.inf if found.upper is None else found.upper
         held += lower <= truth <= upper
-    # 4 standard deviations of a share of 400 at 95 %
-    assert held / 400 > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 400)
+    # 4 standard deviations of a share of 250 at 95 %
+    assert held / 250 > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 250)
 
 
 @pytest.mark.theory
@@ -212,7 +211,6 @@ def test_same_random_state_gives_the_same_result() -> None:
     one, again = invert(real_only_curve(rows), 0.8, 0.05), invert(real_only_curve(other), 0.8, 0.05)
     assert one == again
     assert one != invert(real_only_curve(rows), 0.8, 0.05, seed=1)
-    assert replace(one, level=0.5) != one
 
 
 def test_a_wider_level_has_a_wider_interval() -> None:
