@@ -174,7 +174,7 @@ def restore_classifier(state: State, spec: ClassifierSpec) -> Classifier:
     missing = {"shape", "class.bias"} - set(state)
     if missing:
         raise InputError(
-            f"state: got none of {', '.join(sorted(missing))}, allowed all of a classifier's arrays"
+            f"state: got none of {', '.join(sorted(missing))}, allowed a classifier's arrays; give all of them"
         )
     height, width, channels = (int(size) for size in state["shape"])
     shapes = weight_shapes((height, width, channels), spec.width, spec.n_features, len(state["class.bias"]))

@@ -208,6 +208,10 @@ def real_only_curve(rows: Iterable[tuple[int, Sequence[float]]]) -> RealOnlyCurv
     Raises:
         InputError: fewer sizes or seeds, a size below 2, or a distance that is not finite.
 
+    >>> curve = real_only_curve([(100, [2.0, 2.0]), (200, [1.0, 1.0])])
+    >>> round(curve.at(150), 3)
+    1.333
+
     Source: Smyth, Stat. Appl. Genet. Mol. Biol. 3 (2004), section 4, for the average of variances, with a fixed weight.
     Assumes: independent seeds: the real samples are drawn anew for each.
     """

@@ -159,6 +159,9 @@ def squared_w2_of_points(points: Float[np.ndarray, "n d"], law: Gaussian) -> flo
 
     Raises:
         InputError: fewer points, another number of dimensions, or values that are not finite.
+
+    >>> round(squared_w2_of_points(np.array([[0.0], [2.0]]), Gaussian.standard(1)), 4)  # mean 1, variance 2
+    1.1716
     """
     check_features("points", points)
     if len(points) < 2 or points.shape[1] != law.dim:
