@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, final, get_args
+from typing import TYPE_CHECKING, Final, final
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int64, UInt8
@@ -36,7 +36,8 @@ SMALLEST_CLASS: Final = 2
 READING_BATCH: Final = 1024
 """Images that are read together; bounds memory, and is part of the bytes that come out."""
 
-Device = Literal["auto", "cpu", "cuda"]
+DEVICES: Final = ("auto", "cpu", "cuda")
+"""What a classifier may be told to run on."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,17 @@ class ClassifierSpec:
     dropout: float | int = 0.25
     shift: int = 1
     n_threads: int = 1
-    device: Device = "cpu"
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("width", "n_features", "n_epochs", "batch_size", "n_threads"):
             check_count(name, getattr(self, name), 1)
         check_count("shift", self.shift, 0)
-        check_range("learning_rate", self.learning_rate, 0, 1, above=True)
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate: got {self.learning_rate}, allowed above 0; 0.003 is usual")
         check_range("dropout", self.dropout, 0, 0.95)
-        if self.device not in get_args(Device):
-            raise InputError(
-                f"device: got {self.device!r}, allowed {', '.join(get_args(Device))}; choose one"
-            )
+        if self.device not in DEVICES:
+            raise InputError(f"device: got {self.device!r}, allowed {', '.join(DEVICES)}; choose one")
 
 
 @final
@@ -124,7 +124,7 @@ class Classifier:
         """
         return self._read(images)[1].argmax(axis=1)
 
-    def accuracy(self, images: Pixels, labels: Int[np.ndarray, " n"]) -> float:
+    def accuracy(self, images: Pixels, labels: Int[np.ndarray, " m"]) -> float:
         """The share of images that are given their label, in [0, 1].
 
         Raises:
@@ -174,7 +174,7 @@ def restore_classifier(state: State, spec: ClassifierSpec) -> Classifier:
     missing = {"shape", "class.bias"} - set(state)
     if missing:
         raise InputError(
-            f"state: got none of {', '.join(sorted(missing))}, allowed all of a classifier's arrays"
+            f"state: got none of {', '.join(sorted(missing))}, allowed a classifier's arrays; give all of them"
         )
     height, width, channels = (int(size) for size in state["shape"])
     shapes = weight_shapes((height, width, channels), spec.width, spec.n_features, len(state["class.bias"]))
@@ -190,7 +190,7 @@ def restore_classifier(state: State, spec: ClassifierSpec) -> Classifier:
 
 
 def fit_classifier(
-    images: Pixels, labels: Int[np.ndarray, " n"], spec: ClassifierSpec, *, rng: np.random.Generator
+    images: Pixels, labels: Int[np.ndarray, " m"], spec: ClassifierSpec, *, rng: np.random.Generator
 ) -> Classifier:
     """A classifier trained on the images from scratch.
 
@@ -270,7 +270,7 @@ def _check_images(images: Pixels) -> None:
         )
 
 
-def _check_labels(labels: Int[np.ndarray, " n"], n_images: int) -> None:
+def _check_labels(labels: Int[np.ndarray, " m"], n_images: int) -> None:
     if len(labels) != n_images:
         raise InputError(f"labels: got {len(labels)}, allowed {n_images}, one per image; give all of them")
     if labels.min() < 0:
@@ -287,7 +287,7 @@ def _check_labels(labels: Int[np.ndarray, " n"], n_images: int) -> None:
         )
 
 
-def _pick_device(device: Device) -> str:
+def _pick_device(device: str) -> str:
     import torch
 
     found = torch.cuda.is_available()

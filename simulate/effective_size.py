@@ -129,8 +129,8 @@ class RealOnlyCurve:
         lower, below, above, upper = (math.exp(x) for x in ends)
         point = math.exp(self._cross(self._falling(heights[None]), np.array([float(distance)]))[0])
         smallest, largest = self.sizes[0], self.sizes[-1]
-        low = None if lower <= 0 else min(lower, largest)
-        high = None if math.isinf(upper) else max(upper, smallest)
+        low = None if lower <= 0 else min(lower, float(largest))
+        high = None if math.isinf(upper) else max(upper, float(smallest))
         inside = below > 0 and not math.isinf(above)
         if 0 < point < math.inf:
             ends_passed = [
@@ -207,6 +207,10 @@ def real_only_curve(rows: Iterable[tuple[int, Sequence[float]]]) -> RealOnlyCurv
 
     Raises:
         InputError: fewer sizes or seeds, a size below 2, or a distance that is not finite.
+
+    >>> curve = real_only_curve([(100, [2.0, 2.0]), (200, [1.0, 1.0])])
+    >>> round(curve.at(150), 3)
+    1.333
 
     Source: Smyth, Stat. Appl. Genet. Mol. Biol. 3 (2004), section 4, for the average of variances, with a fixed weight.
     Assumes: independent seeds: the real samples are drawn anew for each.

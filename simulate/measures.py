@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from poolproof.detectors.distance import frechet_distance, kernel_distance
 from poolproof.detectors.neighbours import check_features
@@ -42,7 +42,7 @@ COLUMNS: Final = (
 
 
 def measure_samples(
-    samples: Samples, labels: Int[np.ndarray, " n"] | None, yardstick: Yardstick
+    samples: Samples, labels: Int[np.ndarray, " m"] | None, yardstick: Yardstick
 ) -> dict[str, float | None]:
     """What a set of samples scores on a yardstick, by the names of `COLUMNS`.
 
@@ -96,7 +96,7 @@ def measure_samples(
 
 def halves_measures(
     supply: Samples,
-    labels: Int[np.ndarray, " n"] | None,
+    labels: Int[np.ndarray, " m"] | None,
     yardstick: Yardstick,
     n: int,
     *,
@@ -125,9 +125,9 @@ def halves_measures(
 
 def trained_accuracy(
     samples: Pixels,
-    labels: Int[np.ndarray, " n"],
-    test_images: Pixels,
-    test_labels: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " m"],
+    test_images: UInt8[np.ndarray, "t h w c"] | Float[np.ndarray, "t h w c"],
+    test_labels: Int[np.ndarray, " k"],
     spec: ClassifierSpec,
     *,
     rng: np.random.Generator,
@@ -159,6 +159,9 @@ def squared_w2_of_points(points: Float[np.ndarray, "n d"], law: Gaussian) -> flo
 
     Raises:
         InputError: fewer points, another number of dimensions, or values that are not finite.
+
+    >>> round(squared_w2_of_points(np.array([[0.0], [2.0]]), Gaussian.standard(1)), 4)  # mean 1, variance 2
+    1.1716
     """
     check_features("points", points)
     if len(points) < 2 or points.shape[1] != law.dim:
