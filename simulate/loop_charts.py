@@ -25,13 +25,16 @@ _COLOURS: Final = (
 )
 """Colour and dash of the arms of a chart, in order."""
 
+BETWEEN: Final = " \u00b7 "
+"""Between a chart's figure and its group of arms, in its heading."""
+
 _MANIFOLD: Final = 10.0
 """Largest over least value from which a logarithmic axis is taken."""
 
 
 @final
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Arms that share the charts of a figure: full labels, and what the chart calls them."""
 
     name: str
@@ -55,14 +58,14 @@ def draw_panels(document: Mapping[str, Any], summary: pd.DataFrame) -> dict[str,
     return panels
 
 
-def group_arms(arms: Sequence[str]) -> list[_Group]:
+def group_arms(arms: Sequence[str]) -> list[Group]:
     """The arms in groups of at most `MOST_CURVES`: by what stands before the first colon, else in order.
 
     >>> [group.labels for group in group_arms(["fresh: all", "fresh: none"])]
     [('fresh: all', 'fresh: none')]
     """
     if len(arms) <= MOST_CURVES:
-        return [_Group("", tuple(arms), tuple(arms))] if arms else []
+        return [Group("", tuple(arms), tuple(arms))] if arms else []
     families: dict[str, list[str]] = {}
     for arm in arms:
         families.setdefault(arm.split(":", 1)[0].strip() if ":" in arm else "", []).append(arm)
@@ -77,7 +80,7 @@ def group_arms(arms: Sequence[str]) -> list[_Group]:
             words = f"arms {first} to {first + len(chunk) - 1}"
             name = words if not family else f"{family}, {words}" if n_parts > 1 else family
             labels = tuple(arm.split(":", 1)[1].strip() or arm if family else arm for arm in chunk)
-            groups.append(_Group(name, tuple(chunk), labels))
+            groups.append(Group(name, tuple(chunk), labels))
     return groups
 
 
@@ -101,15 +104,18 @@ def _figure_charts(
     figure: Figure,
     rows: pd.DataFrame,
     summary: pd.DataFrame,
-    groups: Sequence[_Group],
+    groups: Sequence[Group],
     lines: Sequence[tuple[float, str]],
 ) -> dict[str, Chart]:
     """The charts of a figure over generations, one per group that has it."""
     means = rows["mean"].to_numpy(float)
     above = means[means > 0]
     log = figure.log and above.size > 0 and bool(above.max() > _MANIFOLD * above.min() and means.min() >= 0)
-    charts = {}
+    arms = [arm for group in groups for arm in group.arms if (rows["arm"] == arm).any()]
     having = [group for group in groups if rows["arm"].isin(group.arms).any()]
+    if len(groups) > 1 and len(arms) <= MOST_CURVES:  # few arms have it: one chart after all
+        having = [Group("", tuple(arms), tuple(arms))]
+    charts = {}
     span = _span(figure, rows, lines, log)
     for position, group in enumerate(having, 1):
         curves = []
@@ -135,10 +141,10 @@ def _figure_charts(
                 )
             )
         suffix = f"-{position}" if len(having) > 1 else ""
-        heading = f"{figure.heading} \u00b7 {group.name}" if len(having) > 1 else figure.heading
+        heading = figure.heading + BETWEEN + group.name if len(having) > 1 else figure.heading
         charts[name.replace("_", "-") + suffix] = Chart(
             heading=heading,
-            words=f"{figure.meaning} {_seed_words(rows[rows['arm'].isin(group.arms)])}"
+            words=f"{figure.meaning} {_seed_words(rows)}"
             + (" Values of 0 have no place on this axis." if log and (means == 0).any() else ""),
             markup=curve_chart(
                 curves,
@@ -208,7 +214,7 @@ def _size_charts(size: Mapping[str, Any] | None) -> dict[str, Chart]:
             )
         name = "effective-size" + (f"-{part}" if n_charts > 1 else "")
         charts[name] = Chart(
-            heading="Distance by number of real images" + (f" \u00b7 part {part}" if n_charts > 1 else ""),
+            heading="Distance by number of real images" + (f"{BETWEEN}part {part}" if n_charts > 1 else ""),
             words="The black line is a generator trained once on that many real images. Each arm stands where its "
             "distance meets that line, at its n_e, between the ends of its interval.",
             markup=curve_chart(

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from poolproof.files import replace_file, write_json
 from poolproof.page import counted, number, percent, render_page, shorten, visible, write_page
 from poolproof.simulate.figures import FIGURES, PANELS
-from poolproof.simulate.loop_charts import draw_panels
+from poolproof.simulate.loop_charts import BETWEEN, draw_panels
 from poolproof.simulate.strips import fit_window, strip_uri
 from poolproof.simulate.study_page import Chart
 from poolproof.simulate.summary import summarise_generations, tell_findings
@@ -95,7 +95,7 @@ def _render(
                 counted(int(done["generation"].max()) if len(done) else 0, "generation"),
             )
         ),
-        panels=[(name, heading, *_arrange(panels[name])) for name, heading in PANELS.items()],
+        panels=[(name, heading, _arrange(panels[name])) for name, heading in PANELS.items()],
         policy=_policy_rows(table, last),
         sizes=_size_rows(document.get("effective_size")),
         strips=_strip_rows(strips),
@@ -108,11 +108,19 @@ def _render(
     )
 
 
-def _arrange(charts: Mapping[str, Chart]) -> tuple[list[Chart], list[Chart]]:
-    """Charts over the whole width, and those side by side."""
-    wide = [name for name in charts if name in ("frechet-distance", "squared-w2")][:1]
-    wide += [name for name in charts if name.startswith("effective-size")]
-    return [charts[name] for name in wide], [chart for name, chart in charts.items() if name not in wide]
+def _arrange(charts: Mapping[str, Chart]) -> list[dict[str, Any]]:
+    """Blocks of charts: one over the whole width, or several side by side, those of one figure under its heading."""
+    blocks: list[dict[str, Any]] = []
+    for name, chart in charts.items():
+        heading, _, part = chart.heading.partition(BETWEEN)
+        wide = name in ("frechet-distance", "squared-w2") and not blocks
+        wide = wide or name.startswith("effective-size")
+        block = {"wide": wide, "heading": heading if part else "", "words": chart.words if part else ""}
+        if wide or not blocks or any(blocks[-1][key] != block[key] for key in ("wide", "heading")):
+            blocks.append(block | {"charts": []})
+        blocks[-1]["charts"].append((part if part and not wide else chart.heading, chart))
+    # the curve that n_e is read from comes before n_e
+    return sorted(blocks, key=lambda block: not block["wide"])
 
 
 def _lines(text: str) -> Markup:

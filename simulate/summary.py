@@ -282,7 +282,7 @@ def _last_pool(arm: str, table: pd.DataFrame) -> Any:
     rows = table[(table["arm"] == arm) & (table["status"] == "done")]
     if rows.empty:
         return None
-    row = rows.loc[rows["generation"].idxmax()]
+    row = rows.sort_values("generation").iloc[-1]
     return (int(row["generation"]), *(row.get(name) for name in ("n_fresh", "n_fixed", "n_synthetic")))
 
 
