@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from poolproof.errors import InputError
 from poolproof.simulate.checks import check_range
@@ -46,7 +46,7 @@ class Witness:
     read_features: Callable[[Samples], Float[np.ndarray, "n d"]]
     mark_pvalues: Callable[[Samples], Float[np.ndarray, " n"]] | None
     real: Samples
-    synthetic: Samples
+    synthetic: UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, " m *shape"]
 
 
 class AbstractFlagger(abc.ABC):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from poolproof.errors import InputError
 from poolproof.simulate.flaggers import Witness
@@ -19,7 +19,7 @@ from poolproof.simulate.loop_spec import TrainedArm, TrainedLoopSpec
 from poolproof.simulate.measures import measure_samples, trained_accuracy
 from poolproof.simulate.policies import KeepAll, apply_policy
 from poolproof.simulate.real_data import RealData
-from poolproof.simulate.training_pool import FIXED, FRESH, SYNTHETIC, TrainingPool, make_pool, unmarked
+from poolproof.simulate.training_pool import FIXED, FRESH, SYNTHETIC, Part, TrainingPool, make_pool, unmarked
 from poolproof.simulate.yardstick import Yardstick
 
 Labels = Int[np.ndarray, " n"] | None
@@ -68,22 +68,6 @@ class Setting:
 
 @final
 @dataclass(frozen=True, eq=False)
-class SyntheticPart:
-    """Samples that were drawn to train a generation on.
-
-    Attributes:
-        images: the samples, marked where `is_marked` says so.
-        labels: their classes; None without.
-        is_marked: which carry the mark.
-    """
-
-    images: Samples
-    labels: Labels
-    is_marked: Bool[np.ndarray, " n"]
-
-
-@final
-@dataclass(frozen=True, eq=False)
 class History:
     """What earlier generations left for the next.
 
@@ -94,7 +78,7 @@ class History:
     """
 
     models: tuple[AbstractGenerator, ...] = ()
-    kept: tuple[SyntheticPart, ...] = ()
+    kept: tuple[Part, ...] = ()
     witness: Samples | None = None
 
 
@@ -116,10 +100,10 @@ class Generation:
     number: int
     row: dict[str, Any]
     model: AbstractGenerator | None = None
-    part: SyntheticPart | None = None
+    part: Part | None = None
     shown: Samples | None = None
     shown_labels: Labels = None
-    witness: Samples | None = None
+    witness: UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, " m *shape"] | None = None
 
 
 def prepare_setting(spec: TrainedLoopSpec, data: RealData, yardstick: Yardstick) -> Setting:
@@ -131,7 +115,7 @@ def prepare_setting(spec: TrainedLoopSpec, data: RealData, yardstick: Yardstick)
     from poolproof.simulate.generators import kind_of
 
     mark = None if spec.mark is None else make_mark(spec.mark, data.reference.shape[1:])
-    kind = "points" if data.draw is not None else "images"
+    kind = "points" if data.reference.ndim == 2 else "images"
     for arm in (*spec.arms, *spec.real_only()):
         if kind not in kind_of(arm.generator).fits:
             raise InputError(
@@ -276,7 +260,7 @@ def _run(
 
 def gather_pool(
     setting: Setting, arm: TrainedArm, seed: int, number: int, history: History
-) -> tuple[TrainingPool, SyntheticPart | None, int]:
+) -> tuple[TrainingPool, Part | None, int]:
     """What a generation could train on, the synthetic part drawn for it, and how many real items come again.
 
     Generation 1 has real items alone. Fixed ones are the first of the seed's order; fresh ones are those that follow,
@@ -294,21 +278,20 @@ def gather_pool(
     first = arm.first_size
     if number == 1:
         images, labels = take_real(data, seed, 0, first)
-        return make_pool([(FRESH, images, labels, unmarked(first))], (1.0, 1.0, 1.0)), None, 0
+        return make_pool([(FRESH, Part(images, labels, unmarked(first)))], (1.0, 1.0, 1.0)), None, 0
     parts = []
     start = max(first, mixing.n_fixed) + (number - 2) * mixing.n_fresh
     n_repeated = 0
     if mixing.n_fresh:
         images, labels = take_real(data, seed, start, mixing.n_fresh)
-        parts.append((FRESH, images, labels, unmarked(mixing.n_fresh)))
+        parts.append((FRESH, Part(images, labels, unmarked(mixing.n_fresh))))
         if data.draw is None:
             n_repeated = min(mixing.n_fresh, max(0, start + mixing.n_fresh - len(data.supply)))
     if mixing.n_fixed:
         images, labels = take_real(data, seed, 0, mixing.n_fixed)
-        parts.append((FIXED, images, labels, unmarked(mixing.n_fixed)))
+        parts.append((FIXED, Part(images, labels, unmarked(mixing.n_fixed))))
     part = draw_synthetic(setting, arm, seed, number, history.models) if mixing.n_synthetic else None
-    for each in (*history.kept, *([] if part is None else [part])):
-        parts.append((SYNTHETIC, each.images, each.labels, each.is_marked))
+    parts += [(SYNTHETIC, each) for each in (*history.kept, *([] if part is None else [part]))]
     pool = make_pool(parts, weights)
     if mixing.n_subsample is not None and mixing.n_subsample < len(pool):
         rows = stream(seed, number, "pick").permutation(len(pool))[: mixing.n_subsample]
@@ -343,7 +326,7 @@ def take_real(data: RealData, seed: int, start: int, n: int) -> tuple[Samples, L
 
 def draw_synthetic(
     setting: Setting, arm: TrainedArm, seed: int, number: int, models: Sequence[AbstractGenerator]
-) -> SyntheticPart:
+) -> Part:
     """The samples of earlier models that a generation trains on, marked as the arm says.
 
     Args:
@@ -356,7 +339,7 @@ def draw_synthetic(
     counts = arm.mixing.synthetic_counts(len(models))
     streams = stream(seed, number, "draw").spawn(len(counts))
     chosen = stream(seed, number, "mark")
-    parts: list[SyntheticPart] = []
+    parts: list[Part] = []
     for age, (model, n, rng) in enumerate(zip(models, counts, streams, strict=False), 1):
         if n == 0:
             continue
@@ -366,9 +349,9 @@ def draw_synthetic(
             is_marked[chosen.permutation(n)[: round(arm.mark_share * n)]] = True
             images = images.copy()
             images[is_marked] = setting.mark.write(images[is_marked])
-        parts.append(SyntheticPart(images, labels, is_marked))
+        parts.append(Part(images, labels, is_marked))
     labels = [part.labels for part in parts if part.labels is not None]
-    return SyntheticPart(
+    return Part(
         np.concatenate([part.images for part in parts]),
         np.concatenate(labels) if labels else None,
         np.concatenate([part.is_marked for part in parts]),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, final
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, UInt8
 
 from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count
@@ -89,8 +89,8 @@ class RealData:
 
     supply: Samples
     supply_labels: Labels | None
-    reference: Samples
-    reference_labels: Labels | None
+    reference: UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, " m *shape"]
+    reference_labels: Int[np.ndarray, " m"] | None
     draw: Draw | None = None
 
     def digest(self) -> str:

@@ -17,8 +17,9 @@ import numpy as np
 from poolproof.errors import InputError
 from poolproof.files import hash_json, replace_file, write_json
 from poolproof.simulate.generator import AbstractGenerator, Samples, State
-from poolproof.simulate.loop import Generation, History, SyntheticPart
+from poolproof.simulate.loop import Generation, History
 from poolproof.simulate.loop_spec import TrainedArm, TrainedLoopSpec
+from poolproof.simulate.training_pool import Part
 
 LOOP_METHOD: Final = "trained-loop/1"
 """Names the computation of a generation; a change that moves figures takes another number."""
@@ -159,7 +160,7 @@ def read_history(chain: Chain, number: int) -> History:
     for each in range(first, number if mixing.n_kept != 1 else first):
         arrays = _read_arrays(chain.generation_folder(each) / "synthetic.safetensors")
         if "images" in arrays:
-            parts.append(SyntheticPart(arrays["images"], arrays.get("labels"), arrays["is_marked"]))
+            parts.append(Part(arrays["images"], arrays.get("labels"), arrays["is_marked"]))
     witness = chain.generation_folder(1) / "witness.safetensors"
     return History(models, tuple(parts), _read_arrays(witness)["images"] if witness.exists() else None)
 

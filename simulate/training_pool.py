@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -12,6 +13,22 @@ from poolproof.simulate.generator import Samples
 from poolproof.simulate.mixing import SOURCES
 
 FRESH, FIXED, SYNTHETIC = range(len(SOURCES))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Samples of one source.
+
+    Attributes:
+        images: the samples.
+        labels: their classes; None without.
+        is_marked: whether the loop's mark was written into each.
+    """
+
+    images: Samples
+    labels: Int[np.ndarray, " n"] | None
+    is_marked: Bool[np.ndarray, " n"]
 
 
 @final
@@ -57,26 +74,22 @@ class TrainingPool:
         return replace(self, weights=self.weights * weights)
 
 
-def make_pool(
-    parts: list[tuple[int, Samples, Int[np.ndarray, " n"] | None, Bool[np.ndarray, " n"]]],
-    source_weights: tuple[float, ...],
-) -> TrainingPool:
+def make_pool(parts: Sequence[tuple[int, Part]], source_weights: tuple[float, ...]) -> TrainingPool:
     """One pool of several parts.
 
     Args:
-        parts: source code, samples, labels, and which of them are marked.
+        parts: source code and samples.
         source_weights: weight of one sample by source.
     """
-    labels = [part[2] for part in parts if part[2] is not None]
-    source = np.concatenate([np.full(len(part[1]), part[0], np.int8) for part in parts])
+    labels = [part.labels for _, part in parts if part.labels is not None]
+    source = np.concatenate([np.full(len(part.images), code, np.int8) for code, part in parts])
     return TrainingPool(
-        np.concatenate([part[1] for part in parts]),
+        np.concatenate([part.images for _, part in parts]),
         np.concatenate(labels) if labels else None,
         source,
-        np.concatenate([part[3] for part in parts]),
+        np.concatenate([part.is_marked for _, part in parts]),
         np.asarray(source_weights, np.float64)[source],
     )
-
 
 
 def unmarked(n: int) -> Bool[np.ndarray, " n"]:
