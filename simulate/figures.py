@@ -54,7 +54,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "kernel_distance": Figure(
         "Kernel distance",
         "kernel distance (squared)",
-        "Squared maximum mean discrepancy of the features; unbiased, so it falls below 0 where there is none.",
+        "Squared maximum mean discrepancy of the features; unbiased, so it can fall below 0.",
         "distance",
     ),
     "squared_w2": Figure(

@@ -169,6 +169,8 @@ def _span(
     marked = [value for value, _ in lines]
     values = np.concatenate([means, means + errors, marked])
     if log:
+        below = means - errors  # a bar that would stretch the axis by more than half a value runs out of it
+        values = np.concatenate([values, below[2 * below > means]])
         places = np.log10(values[values > 0])
         room = 0.06 * max(float(np.ptp(places)), 1.0)
         return float(10 ** (places.min() - room)), float(10 ** (places.max() + 2 * room))
@@ -215,8 +217,8 @@ def _size_charts(size: Mapping[str, Any] | None) -> dict[str, Chart]:
         name = "effective-size" + (f"-{part}" if n_charts > 1 else "")
         charts[name] = Chart(
             heading="Distance by number of real images" + (f"{BETWEEN}part {part}" if n_charts > 1 else ""),
-            words="The black line is a generator trained once on that many real images. Each arm stands where its "
-            "distance meets that line, at its n_e, between the ends of its interval.",
+            words="Real data alone: a generator trained once on that many real images. Each arm stands where its "
+            "distance meets that curve, at its n_e, between the ends of its interval.",
             markup=curve_chart(
                 curves,
                 x_label="real images",

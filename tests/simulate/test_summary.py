@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from poolproof.simulate.figures import FIGURES, PANELS
 from poolproof.simulate.summary import kept_shares, summarise_generations, tell_findings
 
 
-def rows_of(values: dict[tuple[str, int, int], float | None], name: str = "frechet_distance") -> pd.DataFrame:
+def rows_of(
+    values: Mapping[tuple[str, int, int], float | None], name: str = "frechet_distance"
+) -> pd.DataFrame:
     """A table of one figure, by arm, seed and generation."""
     return pd.DataFrame(
         [
