@@ -146,6 +146,17 @@ def test_ticks_are_round() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("n", "marked"), [(1, ["1"]), (2, ["1", "2"]), (4, ["1", "2", "3", "4"]), (16, ["5", "10", "15"])]
+)
+def test_whole_numbers_are_marked_by_whole_numbers(n: int, marked: list[str]) -> None:
+    """An axis of counts, such as generations, has no mark between two of them."""
+    x = np.arange(1.0, n + 1)
+    for drawing in svgs(draw_curves(Curve("a", x, 700 + x), y_range=(700, 750))):
+        numbers = [text for text in words(drawing) if re.fullmatch(r"[\d.]+", text)]
+        assert [text for text in numbers if float(text) < 700] == marked
+
+
 def test_hostile_words_stay_text() -> None:
     """Markup, formulas, overrides and endless words from outside are drawn as cut, visible text."""
     x = np.arange(1.0, 6)

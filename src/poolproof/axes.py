@@ -38,6 +38,8 @@ class ChartAxis:
     low: float | int
     high: float | int
     log: bool
+    whole: bool = False
+    """Whether only whole numbers are marked: half a generation means nothing."""
 
     def place(self, values: Any) -> np.ndarray:
         """Where the values are drawn."""
@@ -52,10 +54,11 @@ class ChartAxis:
             ]
             inside = [pair for pair in inside if self.low - 1e-9 <= pair[0] <= self.high + 1e-9]
             places, labels = [place for place, _ in inside], [label for _, label in inside]
-            if not 2 <= len(places) <= 9 or len(set(labels)) < len(labels):
+            if not (1 if self.whole else 2) <= len(places) <= 9 or len(set(labels)) < len(labels):
                 continue
             needed = 24 if upright else 12 + max(map(text_width, labels))
-            room = float(np.diff(places).min()) * pixels / (self.high - self.low) / needed
+            apart = float(np.diff(places).min()) if len(places) > 1 else self.high - self.low
+            room = apart * pixels / (self.high - self.low) / needed
             if room > best[0]:
                 best = (room, places, labels)
             if room >= 1:
@@ -71,7 +74,8 @@ class ChartAxis:
                 yield [step * 10.0**decade for decade in decades if decade % jump == 0 for step in steps]
         ends = (10**self.low, 10**self.high) if self.log else (self.low, self.high)
         for most in range(7, 0, -1):
-            yield list(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(*ends))
+            values = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(*ends)
+            yield [value for value in values if not self.whole or abs(value - round(value)) < 1e-9]
 
 
 def place_values(values: Any, log: bool) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -92,6 +92,8 @@ def curve_chart(
         f"reference is {reference}; a logarithmic axis needs values above 0",
     )
     x = _fit([curve.x for curve in curves], log_x, 0.012)
+    if not log_x and all((curve.x == curve.x.round()).all() for curve in curves):
+        x = replace(x, whole=True)
     drawn = [np.array([value for value, _ in reference], np.float64)]
     drawn += [each for curve in curves for each in (curve.y, *_bounds(curve))]
     y = _fit(drawn, log_y, 0.06)
