@@ -131,6 +131,7 @@ class DiffusionModel:
                     conditions.to(device),
                     self.spec.schedule(),
                     self.spec.n_sampling_steps,
+                    is_led=sampling_bias < 1 or (auxiliary is not None and auxiliary_weight > 0),
                 )
                 batches.append(denoised.cpu())
             images = torch.cat(batches).numpy()
