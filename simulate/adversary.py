@@ -114,9 +114,9 @@ class Networks:
         augment_p: probability of augmentation after the last step.
     """
 
-    mean: Mapping[str, Float32[np.ndarray, " *shape"]]
-    generator: Mapping[str, Float32[np.ndarray, " *shape"]]
-    discriminator: Mapping[str, Float32[np.ndarray, " *shape"]]
+    mean: Mapping[str, Float32[np.ndarray, "..."]]
+    generator: Mapping[str, Float32[np.ndarray, "..."]]
+    discriminator: Mapping[str, Float32[np.ndarray, "..."]]
     augment_p: float
 
 

@@ -19,9 +19,6 @@ START: Final = 4
 FULL_WIDTH: Final = 16
 """Resolution up to which layers have all channels; each doubling beyond halves them."""
 
-MAPPING_RATE: Final = 0.1
-"""Learning rate of the mapping network, as a share of that of the other layers."""
-
 GROUP: Final = 4
 """Images whose spread one value of the minibatch deviation tells."""
 
@@ -132,7 +129,7 @@ def initial_weights(shapes: Mapping[str, tuple[int, ...]], generator: torch.Gene
         if name.endswith("style.bias"):
             part.fill_(1)
         elif not name.endswith(("bias", "projection")):
-            part.normal_(0, 1 / MAPPING_RATE if name.startswith("map") else 1, generator=generator)
+            part.normal_(generator=generator)
         parts.append(part.flatten())
     return torch.cat(parts)
 
@@ -155,7 +152,7 @@ def map_latents(weights: Weights, latents: torch.Tensor, classes: torch.Tensor) 
         state = torch.cat([state, _normalize(weights["embed"][classes])], dim=1)
     i = 0
     while f"map{i}.weight" in weights:
-        state = _activate(_dense(weights, f"map{i}", state, MAPPING_RATE))
+        state = _activate(_dense(weights, f"map{i}", state))
         i += 1
     return state
 
@@ -290,7 +287,7 @@ def to_vector(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, 
     return torch.cat([torch.tensor(arrays[name]).flatten() for name in shapes])
 
 
-def to_arrays(tensors: Weights) -> dict[str, Float32[np.ndarray, " *shape"]]:
+def to_arrays(tensors: Weights) -> dict[str, Float32[np.ndarray, "..."]]:
     """The weights as arrays of their own memory."""
     return {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}
 
@@ -323,10 +320,10 @@ def _scaled(weight: torch.Tensor) -> torch.Tensor:
     return weight * math.prod(weight.shape[1:]) ** -0.5
 
 
-def _dense(weights: Weights, name: str, state: torch.Tensor, rate: float | int = 1) -> torch.Tensor:
+def _dense(weights: Weights, name: str, state: torch.Tensor) -> torch.Tensor:
     from torch.nn.functional import linear
 
-    return linear(state, _scaled(weights[f"{name}.weight"]) * rate, weights[f"{name}.bias"] * rate)
+    return linear(state, _scaled(weights[f"{name}.weight"]), weights[f"{name}.bias"])
 
 
 def _convolve(weights: Weights, name: str, state: torch.Tensor) -> torch.Tensor:
