@@ -114,9 +114,9 @@ class Networks:
         augment_p: probability of augmentation after the last step.
     """
 
-    mean: Mapping[str, Float32[np.ndarray, "..."]]
-    generator: Mapping[str, Float32[np.ndarray, "..."]]
-    discriminator: Mapping[str, Float32[np.ndarray, "..."]]
+    mean: Mapping[str, Float32[np.ndarray, " *_"]]
+    generator: Mapping[str, Float32[np.ndarray, " *_"]]
+    discriminator: Mapping[str, Float32[np.ndarray, " *_"]]
     augment_p: float
 
 

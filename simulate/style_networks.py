@@ -287,7 +287,7 @@ def to_vector(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, 
     return torch.cat([torch.tensor(arrays[name]).flatten() for name in shapes])
 
 
-def to_arrays(tensors: Weights) -> dict[str, Float32[np.ndarray, "..."]]:
+def to_arrays(tensors: Weights) -> dict[str, Float32[np.ndarray, " *_"]]:
     """The weights as arrays of their own memory."""
     return {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}
 

@@ -57,12 +57,11 @@ def test_penalty_holds_the_discriminator_back() -> None:
     from poolproof.simulate.denoiser import unpack
     from poolproof.simulate.style_networks import discriminator_shapes, score, to_vector
 
-    slopes = []
+    slopes, kinds = [], torch.zeros(8, dtype=torch.int64)
     for gamma in (0.0, 100.0):
         spec = replace(TINY, r1_gamma=gamma, r1_interval=1, n_steps=30, augment_target=0.0)
         shapes = discriminator_shapes(LAYOUT)
         net = unpack(to_vector(play(spec).discriminator, shapes), shapes)
-        kinds = torch.zeros(8, dtype=torch.int64)
         images = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(1))
         slopes.append(r1_penalty(lambda x, net=net: score(net, LAYOUT, x, kinds), images).item())
     assert slopes[1] < 0.5 * slopes[0]
