@@ -19,9 +19,6 @@ START: Final = 4
 FULL_WIDTH: Final = 16
 """Resolution up to which layers have all channels; each doubling beyond halves them."""
 
-MAPPING_RATE: Final = 0.1
-"""Learning rate of the mapping network, as a share of that of the other layers."""
-
 GROUP: Final = 4
 """Images whose spread one value of the minibatch deviation tells."""
 
@@ -114,7 +111,7 @@ def discriminator_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
         "leave.weight": (1, n),
         "leave.bias": (1,),
     }
-    return shapes | ({"embed": (layout.n_classes, n)} if layout.n_classes else {})
+    return shapes | ({"projection": (layout.n_classes, n)} if layout.n_classes else {})
 
 
 def initial_weights(shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator) -> torch.Tensor:
@@ -131,8 +128,8 @@ def initial_weights(shapes: Mapping[str, tuple[int, ...]], generator: torch.Gene
         part = torch.zeros(shape, dtype=torch.float32)
         if name.endswith("style.bias"):
             part.fill_(1)
-        elif not name.endswith("bias"):
-            part.normal_(0, 1 / MAPPING_RATE if name.startswith("map") else 1, generator=generator)
+        elif not name.endswith(("bias", "projection")):
+            part.normal_(generator=generator)
         parts.append(part.flatten())
     return torch.cat(parts)
 
@@ -155,7 +152,7 @@ def map_latents(weights: Weights, latents: torch.Tensor, classes: torch.Tensor) 
         state = torch.cat([state, _normalize(weights["embed"][classes])], dim=1)
     i = 0
     while f"map{i}.weight" in weights:
-        state = _activate(_dense(weights, f"map{i}", state, MAPPING_RATE))
+        state = _activate(_dense(weights, f"map{i}", state))
         i += 1
     return state
 
@@ -178,7 +175,9 @@ def modulated_convolution(
     """
     import torch
 
-    found = torch.nn.functional.conv2d(images * style[:, :, None, None], weight, padding=weight.shape[-1] // 2)
+    found = torch.nn.functional.conv2d(
+        images * style[:, :, None, None], weight, padding=weight.shape[-1] // 2
+    )
     if demodulate:
         norms = style.square() @ weight.square().sum(dim=(2, 3)).T
         found = found * torch.rsqrt(norms + 1e-8)[:, :, None, None]
@@ -188,7 +187,9 @@ def modulated_convolution(
 def render(
     weights: Weights, layout: Layout, styles: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Images n c h w of styles n d; pixels are mostly in [-1, 1], and not clipped.
+    """Images n c h w of styles n d, with pixels in [-1, 1].
+
+    A hyperbolic tangent bounds pixels: without it flat black or white would have to be met exactly.
 
     Args:
         weights: of the generator.
@@ -214,7 +215,7 @@ def render(
         image = part if image is None else _double(image) + part
     assert isinstance(image, torch.Tensor)
     top, left = _margins(layout)
-    return image[:, :, top : top + layout.height, left : left + layout.width]
+    return torch.tanh(image[:, :, top : top + layout.height, left : left + layout.width])
 
 
 def score(weights: Weights, layout: Layout, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
@@ -246,8 +247,8 @@ def score(weights: Weights, layout: Layout, images: torch.Tensor, classes: torch
     state = _activate(_convolve(weights, "last", state))
     state = _activate(_dense(weights, "dense", state.flatten(1)))
     logits = _dense(weights, "leave", state)[:, 0]
-    if "embed" in weights:
-        logits = logits + (weights["embed"][classes] * state).sum(dim=1) / math.sqrt(state.shape[1])
+    if "projection" in weights:
+        logits = logits + (weights["projection"][classes] * state).sum(dim=1)
     return logits
 
 
@@ -265,7 +266,28 @@ def minibatch_deviation(images: torch.Tensor) -> torch.Tensor:
     return spread.repeat_interleave(size)[:, None, None, None].expand(n, 1, height, width)
 
 
-def to_arrays(tensors: Weights) -> dict[str, Float32[np.ndarray, " *shape"]]:
+def normal(n: int, d: int, random: torch.Generator) -> torch.Tensor:
+    """Latent vectors, n d."""
+    import torch
+
+    return torch.randn((n, d), generator=random, dtype=torch.float32)
+
+
+def to_tensors(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:
+    """The weights as tensors, copied to aligned memory: kernels may round differently at other alignments."""
+    import torch
+
+    return {name: torch.tensor(value, device=device) for name, value in arrays.items()}
+
+
+def to_vector(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> torch.Tensor:
+    """The weights all in one vector, in the order of the shapes."""
+    import torch
+
+    return torch.cat([torch.tensor(arrays[name]).flatten() for name in shapes])
+
+
+def to_arrays(tensors: Weights) -> dict[str, Float32[np.ndarray, " *_"]]:
     """The weights as arrays of their own memory."""
     return {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}
 
@@ -298,10 +320,10 @@ def _scaled(weight: torch.Tensor) -> torch.Tensor:
     return weight * math.prod(weight.shape[1:]) ** -0.5
 
 
-def _dense(weights: Weights, name: str, state: torch.Tensor, rate: float | int = 1) -> torch.Tensor:
+def _dense(weights: Weights, name: str, state: torch.Tensor) -> torch.Tensor:
     from torch.nn.functional import linear
 
-    return linear(state, _scaled(weights[f"{name}.weight"]) * rate, weights[f"{name}.bias"] * rate)
+    return linear(state, _scaled(weights[f"{name}.weight"]), weights[f"{name}.bias"])
 
 
 def _convolve(weights: Weights, name: str, state: torch.Tensor) -> torch.Tensor:
