@@ -34,7 +34,11 @@ def weight_shapes(d: int, n_layers: int, hidden: int, n_classes: int) -> dict[st
         "leave.bias": (2 * moved,),
     }
     if n_classes:
-        one |= {"class": (n_classes, hidden), "class_shift": (n_classes, d), "class_log_scale": (n_classes, d)}
+        one |= {
+            "class": (n_classes, hidden),
+            "class_shift": (n_classes, d),
+            "class_log_scale": (n_classes, d),
+        }
     return {name: (n_layers, *shape) for name, shape in one.items()}
 
 
