@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -71,7 +71,8 @@ def _rotation(
 
     rotation = qr(rng.standard_normal((d, d)))[0]
     # rows in the order of the pivots and with signs that make the diagonal of U positive: orthogonal again
-    _, lower, upper = lu(rotation)
+    factors: Any = lu(rotation)
+    _, lower, upper = factors
     sign = np.sign(np.diag(upper))
     lower, upper = lower * np.outer(sign, sign), upper * sign[:, None]
     return np.tril(lower, -1), np.triu(upper, 1), np.log(np.diag(upper))

@@ -305,7 +305,7 @@ def _train(
         coordinates = torch.tensor(frame.encode(rows[chosen], rng=rng), dtype=torch.float32, device=device)
         return coordinates, None if units is None else torch.tensor(units[chosen], device=device)
 
-    n, losses = len(rows), [math.inf]
+    n, losses = len(rows), list[torch.Tensor]()
     n_batches = math.ceil(n / spec.batch_size)
     n_steps = spec.n_epochs * n_batches
     with torch.enable_grad(), threads(spec.n_threads):
