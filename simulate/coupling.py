@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -34,7 +34,11 @@ def weight_shapes(d: int, n_layers: int, hidden: int, n_classes: int) -> dict[st
         "leave.bias": (2 * moved,),
     }
     if n_classes:
-        one["class"] = (n_classes, hidden)
+        one |= {
+            "class": (n_classes, hidden),
+            "class_shift": (n_classes, d),
+            "class_log_scale": (n_classes, d),
+        }
     return {name: (n_layers, *shape) for name, shape in one.items()}
 
 
@@ -67,7 +71,8 @@ def _rotation(
 
     rotation = qr(rng.standard_normal((d, d)))[0]
     # rows in the order of the pivots and with signs that make the diagonal of U positive: orthogonal again
-    _, lower, upper = lu(rotation)
+    factors: Any = lu(rotation)
+    _, lower, upper = factors
     sign = np.sign(np.diag(upper))
     lower, upper = lower * np.outer(sign, sign), upper * sign[:, None]
     return np.tril(lower, -1), np.triu(upper, 1), np.log(np.diag(upper))
@@ -94,7 +99,12 @@ def to_latent(
     couplings = _couplings(weights)
     state, stretches = points, []
     for layer, mixing in enumerate(mixings):
-        state = ((state + shifts[layer]) * scales[layer]) @ mixing
+        state = (state + shifts[layer]) * scales[layer]
+        if classes is not None:
+            log_scale = classes @ weights["class_log_scale"][layer]
+            state = (state + classes @ weights["class_shift"][layer]) * log_scale.exp()
+            stretches.append(log_scale)
+        state = state @ mixing
         kept, moved = state.split(split_sizes(state.shape[1]), dim=1)
         stretch, shift = _couple(couplings[layer], kept, classes)
         state = torch.cat([kept, torch.addcmul(shift, moved, stretch.exp())], dim=1)
@@ -117,6 +127,9 @@ def from_latent(weights: Weights, latent: torch.Tensor, classes: torch.Tensor | 
         state = torch.cat([kept, (moved - shift) * (-stretch).exp()], dim=1)
         state = solve_triangular(lower[layer], state.T, upper=False, unitriangular=True)
         state = solve_triangular(upper[layer], state, upper=True).T
+        if classes is not None:
+            state = state * (classes @ -weights["class_log_scale"][layer]).exp()
+            state = state - classes @ weights["class_shift"][layer]
         state = state * (-weights["log_scale"][layer]).exp() - weights["shift"][layer]
     return state
 
@@ -154,7 +167,7 @@ def _triangles(weights: Weights) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _couplings(weights: Weights) -> list[Weights]:
     """The weights of the couplings' networks, by layer."""
-    names = [name for name in weights if name.startswith(("enter", "middle", "leave", "class"))]
+    names = [name for name in weights if name.startswith(("enter", "middle", "leave")) or name == "class"]
     parts = zip(*(weights[name].unbind() for name in names), strict=True)
     return [dict(zip(names, part, strict=True)) for part in parts]
 

@@ -13,6 +13,9 @@ from poolproof.errors import InputError
 from poolproof.simulate.generator import Samples
 from poolproof.simulate.rows import read_points
 
+MARGIN: Final = 0.05
+"""Share of the unit interval that is left free at each end before the logit, as in Real NVP."""
+
 KINDS: Final = ("points", "bytes", "floats")
 """What samples can be: points of d coordinates, images of bytes, images of floats in [-1, 1]."""
 
@@ -49,7 +52,7 @@ class Frame:
         Source: noise between levels: Theis, van den Oord and Bethge, "A note on the evaluation of generative
             models", 2016, section 3.1.
         """
-        filled = rows if self.kind == "points" else rows + rng.random(rows.shape)
+        filled = rows if self.kind == "points" else _open(rows, self.n_levels, rng=rng)
         return (filled - self.centre) / self.scale
 
     def decode(self, coordinates: Float[np.ndarray, "n d"]) -> Samples:
@@ -58,6 +61,8 @@ class Frame:
         if self.kind == "points":
             return rows
         last = self.n_levels - 1
+        # the logistic function, in the form that does not overflow
+        rows = ((np.tanh(rows / 2) + 1) / 2 - MARGIN) * (self.n_levels / (1 - 2 * MARGIN))
         if self.kind == "bytes":
             pixels = np.rint(np.floor(rows).clip(0, last) * (255 / last)).astype(np.uint8)
         else:
@@ -94,21 +99,30 @@ def measure_frame(
     rows: Float64[np.ndarray, "n d"],
     shares: Float[np.ndarray, " n"],
     n_levels: int,
+    *,
+    rng: np.random.Generator,
 ) -> Frame:
     """The frame in which the weighted rows have mean 0 and variance 1.
 
     Raises:
         InputError: a coordinate of points without spread, whose density would be infinite.
     """
+    filled = rows if kind == "points" else _open(rows, n_levels, rng=rng)
     with np.errstate(over="ignore", invalid="ignore"):
-        centre = np.einsum("n,nd->d", shares, rows)
-        variance = np.einsum("n,nd->d", shares, (rows - centre) ** 2)
-    if kind != "points":
-        # of the noise between levels, which also keeps pixels that are always the same from having none
-        centre, variance = centre + 0.5, variance + 1 / 12
-    elif not (np.isfinite(variance).all() and variance.min() > 0):
-        bad = int(np.flatnonzero(~((variance > 0) & np.isfinite(variance)))[0])
+        centre = np.einsum("n,nd->d", shares, filled)
+        variance = np.einsum("n,nd->d", shares, (filled - centre) ** 2)
+    is_bad = ~((variance > 0) & np.isfinite(variance))
+    if is_bad.any():
+        bad = int(np.flatnonzero(is_bad)[0])
         raise InputError(
             f"images: got variance {variance[bad]:g} in coordinate {bad}, allowed finite above 0; drop or rescale it"
         )
     return Frame(kind, shape, n_levels, centre, np.sqrt(variance))
+
+
+def _open(
+    levels: Float64[np.ndarray, "n d"], n_levels: int, *, rng: np.random.Generator
+) -> Float64[np.ndarray, "n d"]:
+    """Levels with uniform noise that fills the gaps, on the whole line: their ends become long tails, not walls."""
+    unit = MARGIN + (1 - 2 * MARGIN) / n_levels * (levels + rng.random(levels.shape))
+    return np.log(unit / (1 - unit))

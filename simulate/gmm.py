@@ -163,8 +163,10 @@ class GmmGenerator(AbstractGenerator):
         asked = [(k,), (k, d), (k, *_covariance_shape(self.spec, d))]
         if found != asked:
             raise InputError(f"state: got shapes {found}, allowed {asked}; restore with the options it had")
-        arrays = [state[name] for name in ("weights", "means", "covariances")]
-        return GmmGenerator(self.spec, Mixture(*arrays, bool(state["converged"].all())))
+        converged = bool(state["converged"].all())
+        return GmmGenerator(
+            self.spec, Mixture(state["weights"], state["means"], state["covariances"], converged)
+        )
 
     def _fitted(self) -> Mixture:
         if self.mixture is None:
