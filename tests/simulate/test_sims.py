@@ -115,6 +115,17 @@ def test_is_laid_down_taken_up_weighted_and_gone_on_with(fitted: NegativeGuidanc
     assert warm.base.model.loss < fitted.base.model.loss
 
 
+def test_floats_without_labels_are_learnt_too() -> None:
+    """Images as floats and no labels give floats in [-1, 1] and no labels."""
+    images = plates()[0] / 127.5 - 1
+    made = NegativeGuidanceGenerator(SIMS).fit(images, None, rng=np.random.default_rng(0))
+    samples, labels = made.sample(3, rng=np.random.default_rng(1))
+    assert labels is None
+    assert samples.shape == (3, 4, 5, 1)
+    assert samples.dtype == np.float32
+    assert np.abs(samples).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -194,10 +194,12 @@ def test_a_compiled_network_predicts_the_same() -> None:
     state = torch.get_rng_state()
     results = []
     for net in (plain, replace(plain, compile=True)):
-        weights = vector.clone().requires_grad_()
-        found = net.predict(unpack(weights, net.shapes()), images, times, conditions)
+        leaves = unpack(vector.clone(), net.shapes())
+        for leaf in leaves.values():
+            leaf.requires_grad_()
+        found = net.predict(leaves, images, times, conditions)
         found.square().mean().backward()
-        results.append((found.detach(), weights.grad))
+        results.append((found.detach(), [leaf.grad for leaf in leaves.values()]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-4)
     assert torch.equal(torch.get_rng_state(), state)
 
