@@ -137,11 +137,14 @@ def _call(key: tuple[int, int, int, int, int], compiled: bool) -> Callable[..., 
     import torch
 
     module = _module(*key)
+    options: dict[str, Any] = {"return_dict": False}
+    # a lambda, since checks of types around a function would be translated with it
+    return (torch.compile if compiled else _same)(
+        lambda weights, images, times, conditions: torch.func.functional_call(
+            module, weights, (images, times), options | {"class_labels": conditions}
+        )[0]
+    )
 
-    def call(
-        weights: dict[str, Any], images: torch.Tensor, times: torch.Tensor, conditions: torch.Tensor
-    ) -> torch.Tensor:
-        options = {"class_labels": conditions, "return_dict": False}
-        return torch.func.functional_call(module, weights, (images, times), options)[0]
 
-    return torch.compile(call) if compiled else call
+def _same(call: Callable[..., Any]) -> Callable[..., Any]:
+    return call

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from poolproof.errors import InputError
-from poolproof.simulate.diffusion import (
-    TARGETS,
-    DiffusionGenerator,
-    DiffusionModel,
-    DiffusionSpec,
-    fit_diffusion,
-)
+from poolproof.simulate.diffusion import DiffusionGenerator, DiffusionModel, fit_diffusion
+from poolproof.simulate.diffusion_spec import TARGETS, DiffusionSpec
+from poolproof.simulate.diffusion_training import check_weights
+from poolproof.simulate.generator import GeneratorDiverged
 
 TINY = DiffusionSpec(n_timesteps=50, n_sampling_steps=5, width=32, n_blocks=2, n_steps=30, batch_size=16)
 
@@ -208,6 +206,11 @@ def test_labels_the_model_does_not_know_are_refused(tiny: DiffusionModel, labels
         ("learning_rate", float("nan")),
         ("ema_decay", 1.0),
         ("condition_dropout", -0.1),
+        ("denoiser", "transformer"),
+        ("precision", "float16"),
+        ("precision", "bfloat16"),
+        ("compile", True),
+        ("device", "tpu"),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, value: float | str) -> None:
@@ -217,9 +220,183 @@ def test_options_out_of_range_are_refused(name: str, value: float | str) -> None
 
 
 def test_training_that_diverges_is_an_error() -> None:
-    """A learning rate that ruins the weights is an InputError and no model."""
-    with pytest.raises(InputError, match="diverged"):
+    """A learning rate that ruins the weights is an error that names it, and no model."""
+    with pytest.raises(GeneratorDiverged, match="learning_rate: got 1e\\+38"):
         fit(replace(TINY, learning_rate=1e38))
+
+
+def test_training_that_diverges_stops_soon() -> None:
+    """A loss that is not finite ends the training long before its last step."""
+    seen: list[int] = []
+    with pytest.raises(GeneratorDiverged):
+        fit_diffusion(
+            *plates(),
+            replace(TINY, learning_rate=1e38, n_steps=10_000),
+            rng=np.random.default_rng(0),
+            on_step=lambda step, loss: seen.append(step),
+        )
+    assert len(seen) == 200
+
+
+def test_samples_that_are_not_finite_are_an_error(tiny: DiffusionModel) -> None:
+    """A model with a weight that is not a number gives no samples."""
+    bad = tiny.weights["leave.bias"].copy()
+    bad[0] = np.nan
+    with pytest.raises(GeneratorDiverged, match="learning_rate: got"):
+        draw(replace(tiny, weights=tiny.weights | {"leave.bias": bad}), 2)
+
+
+def test_samples_of_weight_zero_never_matter() -> None:
+    """Absurd images and classes of weight 0 leave every byte as if they were not there; small weights do not."""
+    images, labels = plates()
+    absurd = np.concatenate([images, np.full((3, 4, 5), -1.0)])
+    classes = np.concatenate([labels, [7, 0, 7]])
+    weights = np.concatenate([np.linspace(1, 2, 40), np.zeros(3)])
+
+    def weighted(images: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> DiffusionModel:
+        return fit_diffusion(images, labels, TINY, weights=weights, rng=np.random.default_rng(0))
+
+    alone, beside = weighted(images, labels, weights[:40]), weighted(absurd, classes, weights)
+    assert all(np.array_equal(alone.weights[name], beside.weights[name]) for name in alone.weights)
+    assert draw(alone, 5).tobytes() == draw(beside, 5).tobytes()
+    touched = weighted(absurd, classes, np.concatenate([weights[:40], [0, 1, 0]]))
+    assert not np.array_equal(alone.weights["enter.weight"], touched.weights["enter.weight"])
+
+
+def test_only_ratios_of_weights_count() -> None:
+    """Weights times a power of two give the same bytes; whole weights are label shares."""
+    images, labels = plates()
+    weights = np.where(labels == 1, 3.0, 1.0)
+    models = [
+        fit_diffusion(images, labels, TINY, weights=w, rng=np.random.default_rng(0))
+        for w in (weights, weights * 2.0**-900)
+    ]
+    assert draw(models[0], 5).tobytes() == draw(models[1], 5).tobytes()
+    for model in models:
+        np.testing.assert_allclose(model.label_shares, [0.25, 0.75], rtol=1e-12)
+
+
+@pytest.mark.theory
+def test_weights_are_the_odds_of_being_trained_on() -> None:
+    """Without classes, the best constant image is the weighted mean, which one hopeless noise level asks for."""
+    images, labels = plates()
+    weights = np.where(labels == 1, 3.0, 1.0)
+    spec = replace(TINY, n_steps=600, width=64, learning_rate=4e-3, batch_size=64, n_sampling_steps=1)
+    model = fit_diffusion(images, None, spec, weights=weights, rng=np.random.default_rng(0))
+    expected = (weights[:, None, None] * images).sum(0) / weights.sum()
+    np.testing.assert_allclose(draw(model, 200).mean(axis=0), expected, atol=0.08)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [np.zeros(40), -np.ones(40), np.full(40, np.nan), np.full(40, np.inf)],
+    ids=["none positive", "negative", "nan", "infinite"],
+)
+def test_weights_to_draw_nothing_by_are_refused(weights: np.ndarray) -> None:
+    """Weights that are too few, negative, not finite or all 0 are an InputError."""
+    with pytest.raises(InputError, match="weights: got"):
+        fit_diffusion(*plates(), TINY, weights=weights, rng=np.random.default_rng(0))
+    with pytest.raises(InputError, match="weights: got 39, allowed 40"):
+        check_weights(np.ones(39), 40)
+
+
+def test_a_warm_start_goes_on() -> None:
+    """Training that starts from a fitted generator has a lower loss at once, and gives other bytes than scratch."""
+    images, labels = plates()
+    scratch = DiffusionGenerator(replace(TINY, n_steps=200)).fit(images, labels, rng=np.random.default_rng(0))
+    short = DiffusionGenerator(replace(TINY, n_steps=5))
+    cold = short.fit(images, labels, rng=np.random.default_rng(1))
+    warm = short.fit(images, labels, start=scratch, rng=np.random.default_rng(1))
+    assert cold.model is not None
+    assert warm.model is not None
+    assert warm.model.loss < 0.6 * cold.model.loss
+    assert not np.array_equal(warm.model.weights["enter.weight"], cold.model.weights["enter.weight"])
+    dark = short.fit(images[::2], labels[::2], start=scratch, rng=np.random.default_rng(1))
+    assert dark.model is not None
+    np.testing.assert_array_equal(dark.model.label_shares, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ({"spec": replace(TINY, width=16)}, "start: got width 32, allowed 16"),
+        ({"spec": replace(TINY, target="noise")}, "start: got target image, allowed noise"),
+        ({"images": np.zeros((4, 5, 5))}, "start: got a model of images of shape"),
+        ({"labels": None}, "labels: got none"),
+        ({"labels": np.array([0, 1, 2, 0])}, "labels: got up to 2"),
+        ({"start": DiffusionGenerator(TINY)}, "start: got DiffusionGenerator, allowed a fitted"),
+    ],
+)
+def test_a_start_of_another_kind_is_refused(
+    tiny: DiffusionModel, spoil: dict[str, Any], message: str
+) -> None:
+    """Other networks, images or classes than those of the start, and an unfitted start, are InputErrors."""
+    options: dict[str, Any] = {
+        "spec": TINY,
+        "images": np.zeros((4, 4, 5)),
+        "labels": np.array([0, 1, 1, 0]),
+        "start": DiffusionGenerator(TINY, tiny),
+    } | spoil
+    with pytest.raises(InputError, match=message):
+        DiffusionGenerator(options["spec"]).fit(
+            options["images"], options["labels"], start=options["start"], rng=np.random.default_rng(0)
+        )
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_restored_generator_samples_the_same_bytes(labelled: bool, tmp_path: Path) -> None:
+    """The state goes through a safetensors file, and what is restored draws the same samples and labels."""
+    from safetensors.numpy import load_file, save_file
+
+    images, labels = plates()
+    pixels = np.rint((images + 1) * 127.5).astype(np.uint8)[..., None]
+    blank = DiffusionGenerator(TINY)
+    fitted = blank.fit(pixels, labels if labelled else None, rng=np.random.default_rng(0))
+    save_file(dict(fitted.state()), tmp_path / "state.safetensors")
+    restored = blank.restore(load_file(tmp_path / "state.safetensors"))
+    assert restored.model is not None
+    assert fitted.model is not None
+    assert restored.model.loss == fitted.model.loss
+    samples, classes = fitted.sample(5, rng=np.random.default_rng(1))
+    others, other_classes = restored.sample(5, rng=np.random.default_rng(1))
+    assert samples.dtype == others.dtype == np.uint8
+    assert samples.tobytes() == others.tobytes()
+    np.testing.assert_array_equal(np.array(classes), np.array(other_classes))
+
+
+def test_a_state_that_does_not_fit_is_refused(tiny: DiffusionModel) -> None:
+    """Missing arrays, other shapes, strange arrays and an unfitted generator are InputErrors."""
+    state = dict(DiffusionGenerator(TINY, tiny).state())
+    with pytest.raises(InputError, match="state: got none of shape"):
+        DiffusionGenerator(TINY).restore({name: value for name, value in state.items() if name != "shape"})
+    for other in (
+        {name: value for name, value in state.items() if name != "weight.time"},
+        state | {"weight.time": np.zeros((2, 2), np.float32)},
+        state | {"weight.more": np.zeros(2, np.float32)},
+        state | {"label_shares": np.ones(3) / 3},
+    ):
+        with pytest.raises(InputError, match="state: got weight"):
+            DiffusionGenerator(TINY).restore(other)
+    with pytest.raises(InputError, match=r"state: got weight\.block0"):
+        DiffusionGenerator(replace(TINY, width=16)).restore(state)
+    with pytest.raises(InputError, match="not fitted"):
+        DiffusionGenerator(TINY).state()
+
+
+@pytest.mark.slow
+def test_guidance_trades_variance() -> None:
+    """On digits, samples of one class vary less the smaller the bias, and still look like their class."""
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    spec = replace(DiffusionSpec(), width=128, n_steps=1000, target="velocity", n_sampling_steps=25)
+    model = fit_diffusion(bunch.images[:900] / 8 - 1, bunch.target[:900], spec, rng=np.random.default_rng(0))
+    meant = np.repeat(np.arange(10), 40)
+    spreads = []
+    for bias in (1.0, 0.66, 0.4):
+        samples = draw(model, meant, bias).reshape(10, 40, 64)
+        spreads.append(samples.var(axis=1).sum(axis=1).mean())
+    assert spreads[0] > 1.05 * spreads[1] > 1.05**2 * spreads[2]
 
 
 def test_generator_keeps_to_the_contract_of_a_loop() -> None:
