@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Weights = dict[str, "torch.Tensor"]
 
-MOST_STRETCH: Final = 2.0
+MOST_STRETCH: Final = 1.0
 """Bound on the logarithm of the factor of a coupling, so that no layer can blow a coordinate up."""
 
 

@@ -90,8 +90,8 @@ def count_modes(
     mode is covered if it is the nearest to `least` of these. Of the truth 1 - exp(-n_deviations^2 / 2) of the points
     are of high quality: 0.9997 for 4, 0.989 for 3.
 
-    >>> count_modes(np.array([[0.0, 0.1], [2.0, 0.0], [2.0, 0.02], [1.0, 1.0]]))
-    ModeCount(n_modes=2, high_quality=0.75, within_variance=0.00012500000000000003)
+    >>> count_modes(np.array([[0.0, 0.1], [2.0, 0.0], [2.0, 0.02], [1.2, 1.2]]))
+    ModeCount(n_modes=2, high_quality=0.75, within_variance=0.0001)
 
     Args:
         points: at least one.
