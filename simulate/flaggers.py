@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 
 from poolproof.errors import InputError
 from poolproof.simulate.checks import check_range
 from poolproof.simulate.fields import read_fields
-from poolproof.simulate.generator import Samples
+from poolproof.simulate.generator import OtherSamples, Samples
 from poolproof.simulate.training_pool import TrainingPool
 
 
@@ -46,7 +46,7 @@ class Witness:
     read_features: Callable[[Samples], Float[np.ndarray, "n d"]]
     mark_pvalues: Callable[[Samples], Float[np.ndarray, " n"]] | None
     real: Samples
-    synthetic: UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, " m *shape"]
+    synthetic: OtherSamples
 
 
 class AbstractFlagger(abc.ABC):

@@ -11,6 +11,9 @@ from jaxtyping import Float, Int, UInt8
 Samples = UInt8[np.ndarray, "n h w c"] | Float[np.ndarray, " n *shape"]
 """Images as bytes, images as floats in [-1, 1], or points of d coordinates as floats."""
 
+OtherSamples = UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, " m *shape"]
+"""A second set of samples of the same shape beside the first, of another number."""
+
 Images = Samples
 
 State = Mapping[str, np.ndarray]

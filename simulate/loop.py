@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int
 
 from poolproof.errors import InputError
 from poolproof.simulate.flaggers import Witness
-from poolproof.simulate.generator import AbstractGenerator, GeneratorDiverged, Samples
+from poolproof.simulate.generator import AbstractGenerator, GeneratorDiverged, OtherSamples, Samples
 from poolproof.simulate.laws import count_modes
 from poolproof.simulate.loop_marks import AbstractLoopMark, make_mark
 from poolproof.simulate.loop_spec import TrainedArm, TrainedLoopSpec
@@ -103,7 +103,7 @@ class Generation:
     part: Part | None = None
     shown: Samples | None = None
     shown_labels: Labels = None
-    witness: UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, " m *shape"] | None = None
+    witness: OtherSamples | None = None
 
 
 def prepare_setting(spec: TrainedLoopSpec, data: RealData, yardstick: Yardstick) -> Setting:

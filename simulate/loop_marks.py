@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from poolproof.errors import InputError
-from poolproof.simulate.generator import Samples
+from poolproof.simulate.generator import OtherSamples, Samples
 from poolproof.simulate.loop_spec import MarkSpec
 from poolproof.watermark.key import Key
 from poolproof.watermark.payloads import load_payloads
@@ -38,7 +38,7 @@ class AbstractLoopMark(abc.ABC):
         """A p-value for each sample alone, in (0, 1]."""
 
     @abc.abstractmethod
-    def measure(self, samples: Samples, real: Samples, level: float | int) -> dict[str, float | None]:
+    def measure(self, samples: Samples, real: OtherSamples, level: float | int) -> dict[str, float | None]:
         """Figures of the mark in samples that were not marked themselves.
 
         Args:
@@ -74,7 +74,7 @@ class PresenceMark(AbstractLoopMark):
         """Exact over keys."""
         return presence_pvalues(samples, self.key)
 
-    def measure(self, samples: Samples, real: Samples, level: float | int) -> dict[str, float | None]:
+    def measure(self, samples: Samples, real: OtherSamples, level: float | int) -> dict[str, float | None]:
         """By matched filter against the mean of the real samples."""
         found = measure_presence(samples, self.key, reference=real)
         return {
@@ -114,7 +114,7 @@ class SchemeMark(AbstractLoopMark):
         """As the scheme reads them."""
         return np.array([self.scheme.read(pixels).p_value for pixels in _to_colour(samples)])
 
-    def measure(self, samples: Samples, real: Samples, level: float | int) -> dict[str, float | None]:
+    def measure(self, samples: Samples, real: OtherSamples, level: float | int) -> dict[str, float | None]:
         """By reading up to `MOST_READ` images; strength is not defined for such schemes."""
         del real
         readings = [self.scheme.read(pixels) for pixels in _to_colour(samples[:MOST_READ])]
@@ -152,7 +152,7 @@ class ShiftMark(AbstractLoopMark):
         """Refused: a single point shows no shift."""
         raise InputError("policy.flags: got 'mark' for points, allowed for images; use kind = 'set'")
 
-    def measure(self, samples: Samples, real: Samples, level: float | int) -> dict[str, float | None]:
+    def measure(self, samples: Samples, real: OtherSamples, level: float | int) -> dict[str, float | None]:
         """By the difference of the first coordinate's means, with Welch's test of it."""
         from scipy.stats import ttest_ind
 

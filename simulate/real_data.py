@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final, Literal, final
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int
 
 from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count
-from poolproof.simulate.generator import Samples
+from poolproof.simulate.generator import OtherSamples, Samples
 
 Labels = Int[np.ndarray, " n"]
 
@@ -89,7 +89,7 @@ class RealData:
 
     supply: Samples
     supply_labels: Labels | None
-    reference: UInt8[np.ndarray, "m h w c"] | Float[np.ndarray, " m *shape"]
+    reference: OtherSamples
     reference_labels: Int[np.ndarray, " m"] | None
     draw: Draw | None = None
 
