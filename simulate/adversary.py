@@ -52,7 +52,8 @@ class GanSpec:
         width: channels of the layers up to 16 x 16 pixels; each doubling beyond halves them.
         n_steps: training steps; each updates discriminator and generator once.
         batch_size: images per training step, drawn with replacement; a multiple of 4.
-        learning_rate: step size of Adam for the discriminator; a fifth of it for the generator.
+        learning_rate: step size of Adam for the discriminator, over the first half of the steps, and a fifth of it for
+            the generator; both then fall in a line.
         r1_gamma: weight of the penalty on the discriminator's slope at training images, 0 or more.
         r1_interval: steps between penalties; each then counts as many times.
         ema_decay: in [0, 1); share of the running mean of the generator's weights that a step leaves in place.
@@ -127,6 +128,7 @@ class _Player:
 
     shapes: Mapping[str, tuple[int, ...]]
     vector: torch.Tensor
+    rate: float
     adam: torch.optim.Optimizer
 
     def net(self, *, learns: bool = True) -> dict[str, torch.Tensor]:
@@ -207,6 +209,9 @@ def train(
         return augment(found.float(), p, random)
 
     for step in range(1, spec.n_steps + 1):
+        # the rates fall in a line over the second half: at full rate the networks keep circling each other
+        for player in (g, d):
+            player.adam.param_groups[0]["lr"] = player.rate * min(1.0, 2 - 2 * (step - 1) / spec.n_steps)
         rows = rows_of.draw(batch, random)
         real, kinds = data[rows].to(device), kinds_of[rows].to(device)
         real = augment(real, p, random)
@@ -293,4 +298,4 @@ def _player(
     vector = initial_weights(shapes, random) if first is None else to_vector(first, shapes)
     vector = vector.to(device).requires_grad_()
     adam = torch.optim.Adam([vector], lr=rate, betas=(0.0, 0.99), eps=1e-8, fused=True)
-    return _Player(shapes, vector, adam)
+    return _Player(shapes, vector, float(rate), adam)

@@ -59,7 +59,7 @@ def test_penalty_holds_the_discriminator_back() -> None:
 
     slopes, kinds = [], torch.zeros(8, dtype=torch.int64)
     for gamma in (0.0, 100.0):
-        spec = replace(TINY, r1_gamma=gamma, r1_interval=1, n_steps=30, augment_target=0.0)
+        spec = replace(TINY, r1_gamma=gamma, r1_interval=1, n_steps=40, augment_target=0.0)
         shapes = discriminator_shapes(LAYOUT)
         net = unpack(to_vector(play(spec).discriminator, shapes), shapes)
         images = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(1))
@@ -101,7 +101,7 @@ def test_augmentation_grows_only_where_it_is_asked_for() -> None:
     """With a target of 0 its probability stays 0; one far below what is seen drives it up to its bound."""
     assert play(replace(TINY, augment_target=0.0)).augment_p == 0
     quick = replace(TINY, augment_target=1e-9, augment_speed=1000.0, learning_rate=0.02)
-    assert MOST in {play(replace(quick, n_steps=n)).augment_p for n in (4, 8, 12, 16, 20)}
+    assert MOST in {play(replace(quick, n_steps=n)).augment_p for n in (4, 8, 12)}
 
 
 def test_a_warm_start_goes_on_from_all_networks() -> None:
