@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,7 @@ from poolproof.errors import InputError
 from poolproof.simulate.denoiser import unpack
 from poolproof.simulate.diffusion import DiffusionGenerator, DiffusionModel, fit_diffusion
 from poolproof.simulate.diffusion_spec import DiffusionSpec
-from poolproof.simulate.unet import UNet
+from poolproof.simulate.unet import UNet, _call
 
 TINY = DiffusionSpec(
     n_timesteps=20,
@@ -181,9 +183,21 @@ def test_bfloat16_changes_products_but_not_the_kind_of_anything() -> None:
     np.testing.assert_allclose(samples, others, atol=0.2)
 
 
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch.compile translates, but leaves the making of machine code, which takes minutes, to the eager kernels."""
+    import torch
+
+    _call.cache_clear()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    yield
+    _call.cache_clear()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced")
 def test_a_compiled_network_predicts_the_same() -> None:
-    """torch.compile gives the eager prediction and gradient, up to rounding, and leaves no trace."""
+    """The translated network gives the eager prediction and gradients, up to rounding, and leaves no trace."""
     import torch
 
     plain = UNet((8, 8), 8, 1, 2)
@@ -202,6 +216,19 @@ def test_a_compiled_network_predicts_the_same() -> None:
         results.append((found.detach(), [leaf.grad for leaf in leaves.values()]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-4)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("traced")
+def test_a_compiled_network_is_translated_once_for_all_generations() -> None:
+    """Training and sampling with a compiled network, again and again, translate no more than once per batch size."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    spec = replace(TINY, compile=True, n_steps=2)
+    for seed in range(10):
+        assert np.isfinite(draw(fit(spec, seed), 3)).all()
+    assert 0 < counters["stats"]["unique_graphs"] <= 4
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 9), (4, 10, 10), (4, 8, 8, 2), (4, 128, 128)])
