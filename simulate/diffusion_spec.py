@@ -31,8 +31,7 @@ class DiffusionSpec:
     Attributes:
         n_timesteps: levels of noise in training, 2 or more.
         target: what the denoiser predicts: `image`, `noise` or `velocity`. On a few hundred images the mlp
-            comes nearest to their spread with `image`, and keeps further from single ones with `velocity`, which
-            also bears guidance to a bias of 0.5, where `image` loses its classes.
+            comes nearest to their spread with `image`, and keeps further from single ones with `velocity`.
         n_sampling_steps: denoising steps per sample, 1 to `n_timesteps`.
         width: units per hidden layer of the denoiser; of the U-Net, channels at full size, a multiple of 8.
         n_blocks: residual blocks of the denoiser; of the U-Net, at each of its sizes.

@@ -75,7 +75,7 @@ class MeasureSpec:
 @final
 @dataclass(frozen=True)
 class EffectiveSizeSpec:
-    """The real-only curve by which distances are told as numbers of real samples.
+    """The real-only curve, of the first arm's generator, by which distances are told as numbers of real samples.
 
     Attributes:
         n_real: sizes of the real sets that a model each is trained on.
@@ -210,15 +210,12 @@ class TrainedLoopSpec:
             raise InputError(f"mark.scheme: got {self.mark.scheme!r}, allowed {allowed}")
 
     def real_only(self) -> tuple[TrainedArm, ...]:
-        """The points of the real-only curve, as arms of one generation: for each generator of the loops."""
+        """The points of the real-only curve, as arms of one generation, of the first arm's generator."""
         if self.effective_size is None:
             return ()
-        generators: dict[str, AbstractGenerator] = {}
-        for arm in self.arms:
-            generators.setdefault(repr(describe(arm.generator)), arm.generator)
+        generator = self.arms[0].generator
         return tuple(
-            TrainedArm(f"{n} real, model {number}", Mixing(n_fresh=n), generator, is_measured_real_only=True)
-            for number, generator in enumerate(generators.values())
+            TrainedArm(f"{n} real alone", Mixing(n_fresh=n), generator, is_measured_real_only=True)
             for n in self.effective_size.n_real
         )
 

@@ -18,7 +18,7 @@ from poolproof.simulate.effective_size import RealOnlyCurve, real_only_curve
 from poolproof.simulate.generator import Samples
 from poolproof.simulate.loop import Setting, stream
 from poolproof.simulate.loop_page import write_loop
-from poolproof.simulate.loop_spec import TrainedLoopSpec, describe
+from poolproof.simulate.loop_spec import TrainedLoopSpec
 from poolproof.simulate.measures import halves_measures
 from poolproof.simulate.real_data import DataSpec, RealData, load_real
 from poolproof.simulate.record import Chain, lock_folder, make_chain, open_chain, read_row, read_shown
@@ -125,7 +125,7 @@ def _read_rows(spec: TrainedLoopSpec, chain: Chain) -> list[dict[str, Any]]:
 
 
 def collect_rows(spec: TrainedLoopSpec, chains: Sequence[Chain]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Finished rows of the loops, and those of the real-only curve with columns `model` and `n`.
+    """Finished rows of the loops, and those of the real-only curve with a column `n`.
 
     Args:
         spec: what was run.
@@ -137,7 +137,7 @@ def collect_rows(spec: TrainedLoopSpec, chains: Sequence[Chain]) -> tuple[pd.Dat
     for chain in chains:
         for row in _read_rows(spec, chain):
             if chain.arm.is_measured_real_only:
-                curve.append(row | {"model": repr(describe(chain.arm.generator)), "n": chain.arm.first_size})
+                curve.append(row | {"n": chain.arm.first_size})
             else:
                 loops.append(row)
     table = pd.DataFrame(loops)
@@ -211,38 +211,32 @@ def _reference(spec: TrainedLoopSpec, setting: Setting, data: RealData) -> dict[
 
 
 def _effective_sizes(spec: TrainedLoopSpec, table: pd.DataFrame, curve: pd.DataFrame) -> dict[str, Any]:
-    """The real-only curves, and what the loops' ends are worth on them; the table gets n_e by generation."""
+    """The real-only curve, and what the loops' ends are worth on it; the table gets n_e by generation."""
     assert spec.effective_size is not None
     done = curve[curve["status"] == "done"]
     found: dict[str, Any] = {"curve": [], "arms": []}
-    for number, (model, rows) in enumerate(done.groupby("model", sort=False)):
-        for n, distances in rows.groupby("n")["frechet_distance"]:
-            count = len(distances)
-            error = float(distances.std(ddof=1) / np.sqrt(count)) if count > 1 else None
-            found["curve"].append(
-                {"model": number, "n": _plain(n), "mean": float(distances.mean()), "stderr": error}
-            )
-        try:
-            real_only = real_only_curve(
-                (int(n), list(distances)) for n, distances in rows.groupby("n")["frechet_distance"]
-            )
-        except InputError as error:  # one seed, or sizes that failed: the curve stays without its inversion
-            found["why"] = str(error)
-            continue
-        for arm in spec.arms:
-            if repr(describe(arm.generator)) != model:
-                continue
-            n_real = arm.mixing.n_fresh + arm.mixing.n_fixed
-            mine = table[(table["arm"] == arm.label) & (table["status"] == "done")]
-            for position, distance in mine["frechet_distance"].items():
-                size = real_only.invert(float(distance), 0.0, n_draws=100, rng=np.random.default_rng(0))
-                if size.point is not None:
-                    table.loc[position, "n_e"] = size.point  # pyright: ignore[reportArgumentType, reportCallIssue]
-                    if n_real:
-                        table.loc[position, "ratio"] = size.point / n_real  # pyright: ignore[reportArgumentType, reportCallIssue]
-            last = mine[mine["generation"] > spec.n_generations - spec.effective_size.last]
-            if n_real and len(last):
-                found["arms"].append(_place_arm(arm.label, n_real, last, real_only))
+    for n, distances in done.groupby("n")["frechet_distance"]:
+        count = len(distances)
+        error = float(distances.std(ddof=1) / np.sqrt(count)) if count > 1 else None
+        found["curve"].append({"n": _plain(n), "mean": float(distances.mean()), "stderr": error})
+    try:
+        real_only = real_only_curve(
+            (int(n), list(distances)) for n, distances in done.groupby("n")["frechet_distance"]
+        )
+    except InputError as error:  # one seed, or sizes that failed: the curve stays without its inversion
+        return found | {"why": str(error)}
+    for arm in spec.arms:
+        n_real = arm.mixing.n_fresh + arm.mixing.n_fixed
+        mine = table[(table["arm"] == arm.label) & (table["status"] == "done")]
+        for position, distance in mine["frechet_distance"].items():
+            size = real_only.invert(float(distance), 0.0, n_draws=100, rng=np.random.default_rng(0))
+            if size.point is not None:
+                table.loc[position, "n_e"] = size.point  # pyright: ignore[reportArgumentType, reportCallIssue]
+                if n_real:
+                    table.loc[position, "ratio"] = size.point / n_real  # pyright: ignore[reportArgumentType, reportCallIssue]
+        last = mine[mine["generation"] > spec.n_generations - spec.effective_size.last]
+        if n_real and len(last):
+            found["arms"].append(_place_arm(arm.label, n_real, last, real_only))
     return found
 
 
