@@ -29,7 +29,7 @@ class NegativeGuidanceSpec:
     """
 
     diffusion: DiffusionSpec = field(default_factory=DiffusionSpec)
-    weight: float | int = 1.0
+    weight: float | int = 0.5
     base_share: float | int = 0.7
     n_auxiliary: int = 1000
 
