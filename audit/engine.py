@@ -24,6 +24,7 @@ from poolproof.audit.plan import Plan
 from poolproof.audit.progress import Tick
 from poolproof.audit.score import Scorer, score_shard
 from poolproof.files import hash_file, replace_file, write_json
+from poolproof.processes import die_with_parent
 
 ITEM_SECONDS: Final = 120.0
 """An item that takes longer is taken for one that never ends; its process is killed."""
@@ -243,7 +244,7 @@ def _serve(
 ) -> None:
     """A worker: commits the shards it is sent, until the parent closes the pipe or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent takes Ctrl-C and closes the pipes
-    _die_with_parent(parent)
+    die_with_parent(parent)
 
     def progress(row: int) -> None:
         position[0] = row
@@ -282,17 +283,6 @@ def one_thread_each() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _die_with_parent(parent: int) -> None:
-    """Asks Linux to end this process with its parent, so that a killed run leaves nothing behind."""
-    import ctypes
-    import sys
-
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def _cause(code: int | None) -> str:

@@ -39,7 +39,9 @@ class Kind:
 
 GENERATORS: Final[Mapping[str, Kind]] = {
     "diffusion": Kind(DiffusionSpec, DiffusionGenerator, DiffusionGenerator, ("images",), True),
-    "negative-guidance": Kind(NegativeGuidanceSpec, NegativeGuidanceGenerator, NegativeGuidanceGenerator, ("images",), True),
+    "negative-guidance": Kind(
+        NegativeGuidanceSpec, NegativeGuidanceGenerator, NegativeGuidanceGenerator, ("images",), True
+    ),
     "gan": Kind(GanSpec, GanGenerator, GanGenerator, ("images",), True),
     "flow": Kind(FlowSpec, FlowGenerator, FlowGenerator, ("images", "points"), True),
     "gmm": Kind(GmmSpec, GmmGenerator, GmmGenerator, ("points",), False),

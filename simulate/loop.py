@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from poolproof.errors import InputError
 from poolproof.simulate.flaggers import Witness
@@ -158,9 +158,7 @@ def extend_history(history: History, generation: Generation, arm: TrainedArm) ->
     return History(models, kept, history.witness if generation.witness is None else generation.witness)
 
 
-def run_generation(
-    setting: Setting, arm: TrainedArm, seed: int, number: int, history: History
-) -> Generation:
+def run_generation(setting: Setting, arm: TrainedArm, seed: int, number: int, history: History) -> Generation:
     """One generation: gather its pool, filter it, train on it, sample, measure.
 
     A generator that diverges, memory that does not suffice, or a policy that leaves too little is recorded as a failed
@@ -246,7 +244,11 @@ def _run(
         )
     if spec.data.kind == "grid":
         found = count_modes(measured)
-        row |= {"n_modes": found.n_modes, "high_quality": found.high_quality, "mode_variance": found.within_variance}
+        row |= {
+            "n_modes": found.n_modes,
+            "high_quality": found.high_quality,
+            "mode_variance": found.within_variance,
+        }
     if setting.mark is not None and spec.mark is not None:
         row |= setting.mark.measure(measured, setting.data.reference, spec.mark.level)
     witness = None

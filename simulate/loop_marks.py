@@ -1,4 +1,4 @@
-"""Marks across generations: written into synthetic samples, and searched for in those of models that learnt from them."""
+"""Marks across generations: written into synthetic samples, searched for in those of models that learnt from them."""
 
 from __future__ import annotations
 
@@ -210,6 +210,8 @@ def make_key(seed: int) -> Key:
 def _to_colour(samples: Samples) -> Any:
     """Bytes in RGB."""
     images = (
-        samples if samples.dtype == np.uint8 else np.clip(np.rint((samples + 1) * 127.5), 0, 255).astype(np.uint8)
+        samples
+        if samples.dtype == np.uint8
+        else np.clip(np.rint((samples + 1) * 127.5), 0, 255).astype(np.uint8)
     )
     return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images

@@ -16,8 +16,16 @@ from poolproof.simulate.mixing import Mixing, bias_schedule
 from poolproof.simulate.policies import AbstractPolicy, KeepAll, read_policy
 from poolproof.simulate.real_data import LAWS, DataSpec
 
-MIXING_KEYS: Final = ("n_fresh", "n_fixed", "n_synthetic", "n_models", "n_kept", "n_subsample") + tuple(
-    f"weight_{name}" for name in ("fresh", "fixed", "synthetic")
+MIXING_KEYS: Final = (
+    "n_fresh",
+    "n_fixed",
+    "n_synthetic",
+    "n_models",
+    "n_kept",
+    "n_subsample",
+    "weight_fresh",
+    "weight_fixed",
+    "weight_synthetic",
 )
 
 
@@ -199,7 +207,9 @@ class TrainedLoopSpec:
                 raise InputError(f"label: got {label!r}, allowed different names that are not empty in arms")
         points = self.data.kind in LAWS
         if points and self.measure.features != "identity":
-            raise InputError(f"measure.features: got {self.measure.features!r}, allowed 'identity' for points")
+            raise InputError(
+                f"measure.features: got {self.measure.features!r}, allowed 'identity' for points"
+            )
         for arm in self.arms:
             if arm.mark_share and self.mark is None:
                 raise InputError(

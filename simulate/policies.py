@@ -107,7 +107,9 @@ class RatioCap(AbstractPolicy):
         n_dropped, enough = count_to_drop(len(pool), int(flagged.sum()), rates, self.max_ratio)
         weights = np.ones(len(pool))
         weights[rng.permutation(np.flatnonzero(flagged))[:n_dropped]] = 0
-        return Decision(weights, flagged, "" if enough else "cap not reached with all flagged samples dropped")
+        return Decision(
+            weights, flagged, "" if enough else "cap not reached with all flagged samples dropped"
+        )
 
 
 def count_to_drop(n: int, n_flagged: int, rates: Rates, max_ratio: float | int) -> tuple[int, bool]:

@@ -246,7 +246,9 @@ def _open(path: Path, spec: DataSpec) -> np.ndarray:
             return fit_picture(image, spec)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise InputError(f"data: got {str(path)!r} ({reason}), allowed readable images; take it out") from error
+        raise InputError(
+            f"data: got {str(path)!r} ({reason}), allowed readable images; take it out"
+        ) from error
 
 
 def fit_picture(image: Any, spec: DataSpec) -> np.ndarray:
@@ -255,8 +257,11 @@ def fit_picture(image: Any, spec: DataSpec) -> np.ndarray:
 
     picture = ImageOps.exif_transpose(image).convert("L" if spec.channels == 1 else "RGB")
     assert spec.size is not None
-    picture = ImageOps.fit(picture, (spec.size, spec.size), Image.Resampling.BOX if min(picture.size) > spec.size
-                           else Image.Resampling.BICUBIC)
+    picture = ImageOps.fit(
+        picture,
+        (spec.size, spec.size),
+        Image.Resampling.BOX if min(picture.size) > spec.size else Image.Resampling.BICUBIC,
+    )
     return np.asarray(picture, np.uint8).reshape(spec.size, spec.size, spec.channels)
 
 
@@ -266,19 +271,23 @@ def _read_datasets(spec: DataSpec) -> tuple[Samples, Labels | None]:
 
     try:
         table: Any = datasets.load_dataset(
-            spec.path, split="train", download_mode="reuse_dataset_if_exists",
+            spec.path,
+            split="train",
+            download_mode="reuse_dataset_if_exists",
             download_config=datasets.DownloadConfig(local_files_only=True),
         )
     except Exception as error:  # whatever a loader meets, the user's remedy is the same
         reason = " ".join(str(error).split())[:120]
         raise InputError(
-            f"data.path: got {spec.path!r} ({reason}), allowed a data set in the local cache; load it once with datasets"
+            f"data.path: got {spec.path!r} ({reason}), allowed a data set in the local cache; load it there once"
         ) from error
     kinds = {name: type(feature).__name__ for name, feature in table.features.items()}
     image_column = next((name for name, kind in kinds.items() if kind == "Image"), None)
     label_column = next((name for name, kind in kinds.items() if kind == "ClassLabel"), None)
     if image_column is None:
-        raise InputError(f"data.path: got {spec.path!r} without images, allowed a data set with an image column")
+        raise InputError(
+            f"data.path: got {spec.path!r} without images, allowed a data set with an image column"
+        )
     _check_count(spec, len(table))
     images = np.stack([fit_picture(image, spec) for image in table[image_column]])
     labels = None if label_column is None else np.array(table[label_column], np.int64)
@@ -298,7 +307,10 @@ def _fit(spec: DataSpec, images: np.ndarray) -> np.ndarray:
     if spec.size is None or images.shape[1:3] == (spec.size, spec.size):
         return images
     return np.stack(
-        [fit_picture(Image.fromarray(each.squeeze(2) if each.shape[2] == 1 else each), spec) for each in images]
+        [
+            fit_picture(Image.fromarray(each.squeeze(2) if each.shape[2] == 1 else each), spec)
+            for each in images
+        ]
     )
 
 

@@ -171,9 +171,7 @@ def read_model(chain: Chain, number: int) -> AbstractGenerator:
     Raises:
         InputError: its file is missing or damaged.
     """
-    return chain.arm.generator.restore(
-        _read_arrays(chain.generation_folder(number) / "model.safetensors")
-    )
+    return chain.arm.generator.restore(_read_arrays(chain.generation_folder(number) / "model.safetensors"))
 
 
 def read_shown(chain: Chain, number: int) -> tuple[Samples, np.ndarray | None] | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import multiprocessing
+import os
 import pickle
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -15,6 +18,7 @@ import numpy as np
 
 from poolproof.errors import InputError
 from poolproof.files import hash_json, replace_file, write_json
+from poolproof.processes import die_with_parent
 from poolproof.simulate.classifier import fit_classifier, restore_classifier
 from poolproof.simulate.gaussian import Gaussian
 from poolproof.simulate.loop import Setting, prepare_setting, run_generation, stream
@@ -93,7 +97,10 @@ def _lay_classifier(root: Path, spec: TrainedLoopSpec, data: RealData) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with one_blas_thread():
         classifier = fit_classifier(
-            data.supply, data.supply_labels, spec.measure.classifier, rng=stream(spec.data.seed, 0, "classifier")
+            data.supply,
+            data.supply_labels,
+            spec.measure.classifier,
+            rng=stream(spec.data.seed, 0, "classifier"),
         )
     with replace_file(path) as temporary:
         temporary.write_bytes(save({name: np.ascontiguousarray(v) for name, v in classifier.state().items()}))
@@ -229,6 +236,7 @@ def run_chains(
                 goes_on = advance(root, packed, chain, keep_models)
                 tick()
         return
+    others = multiprocessing.active_children()
     with _make_pool(n_workers) as workers:
         running: dict[Future[bool], Chain] = {}
         try:
@@ -245,6 +253,9 @@ def run_chains(
                         waiting.insert(0, chain)
         except BaseException:
             workers.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                if child not in others:  # a generation may take minutes, and is done again anyway
+                    child.kill()
             raise
 
 
@@ -255,7 +266,13 @@ def _has_more(spec: TrainedLoopSpec, chain: Chain) -> bool:
 
 
 def _make_pool(n_workers: int) -> Executor:
-    import multiprocessing
-
     # spawn: torch's threads do not survive a fork
-    return ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(
+        n_workers, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),)
+    )
+
+
+def _begin_worker(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent takes Ctrl-C and ends its workers
+    die_with_parent(parent)

@@ -42,7 +42,9 @@ def loop(
     out: Out = None,
     seeds: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Repetitions of each trained loop, seeds 0 to N - 1.", show_default=False),
+        typer.Option(
+            metavar="N", help="Repetitions of each trained loop, seeds 0 to N - 1.", show_default=False
+        ),
     ] = None,
     generations: Annotated[
         int | None, typer.Option(metavar="N", help="Generations to run.", show_default=False)
@@ -82,15 +84,23 @@ def loop(
     chosen = read_spec(spec)
     if isinstance(chosen, TrainedLoopSpec):
         if cache is not None or no_cache:
-            raise InputError("--cache: got one for a trained loop, allowed --out alone, where it also goes on")
+            raise InputError(
+                "--cache: got one for a trained loop, allowed --out alone, where it also goes on"
+            )
         _run_trained(
-            _adapt(chosen, seeds, generations, data, device), out, workers, keep_models=keep_models, quiet=quiet
+            _adapt(chosen, seeds, generations, data, device),
+            out,
+            workers,
+            keep_models=keep_models,
+            quiet=quiet,
         )
     elif isinstance(chosen, LoopSpec):
         given = {"--seeds": seeds, "--data": data, "--device": device, "--keep-models": keep_models or None}
         for name, value in given.items():
             if value is not None:
-                raise InputError(f"{name}: got {value} for a Gaussian loop, allowed for a spec with a [generator]")
+                raise InputError(
+                    f"{name}: got {value} for a Gaussian loop, allowed for a spec with a [generator]"
+                )
         if generations is not None:
             chosen = replace(chosen, n_generations=generations)
         _run_gaussian(chosen, out, workers, cache, no_cache, quiet)
@@ -204,6 +214,9 @@ def _print_trained(study: TrainedStudy) -> None:
     for sentence in tell_findings(summarise_generations(study.table), study.document):
         typer.echo(sentence)
     for row in study.document["failed"]:
-        typer.echo(f"failed      {row['arm']}, seed {row['seed']}, generation {row['generation']}: {row['why']}")
+        typer.echo(
+            f"failed      {row['arm']}, seed {row['seed']}, generation {row['generation']}: {row['why']}"
+        )
     typer.echo(f"page        {next(path for path in study.paths if path.suffix == '.html')}")
-    typer.echo(f"tables      {', '.join(str(path) for path in study.paths if path.suffix in ('.parquet', '.csv', '.json'))}")
+    tables = [str(path) for path in study.paths if path.suffix in (".parquet", ".csv", ".json")]
+    typer.echo(f"tables      {', '.join(tables)}")

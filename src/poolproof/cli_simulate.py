@@ -217,6 +217,7 @@ def run_study_shown(
     quiet: bool,
     **options: Any,
 ) -> Study:
+    """The study of a spec, with progress and one line for what memory cannot hold."""
     from poolproof.audit.progress import choose_progress
     from poolproof.simulate.cache import default_cache
     from poolproof.simulate.checks import check_count
@@ -253,6 +254,7 @@ def make_folder(out: Path | None) -> None:
 
 
 def write_shown(study: Study, out: Path | None) -> None:
+    """Writes a study to its folder, and says where."""
     if out is None:
         typer.echo("nothing is written without --out DIR")
         return

@@ -133,7 +133,9 @@ def test_control_shares_real_data_and_draws_with_the_marked_arm() -> None:
     marked = make_setting({"n_synthetic": 40, "mark_share": 1.0}, mark=mark)
     control = make_setting({"n_synthetic": 40}, mark=mark)
     pairs = zip(
-        generations(marked, marked.spec.arms[0], 3), generations(control, control.spec.arms[0], 3), strict=True
+        generations(marked, marked.spec.arms[0], 3),
+        generations(control, control.spec.arms[0], 3),
+        strict=True,
     )
     for number, (with_mark, without) in enumerate(pairs):
         difference = with_mark.model.mean[0] - without.model.mean[0]  # type: ignore[union-attr]

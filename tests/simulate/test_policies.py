@@ -58,12 +58,12 @@ def make_points(
 
 
 @pytest.mark.parametrize("policy", ALL_POLICIES, ids=lambda policy: type(policy).__name__)
-def test_every_policy_answers_alike_for_the_same_stream(policy: AbstractPolicy, rng: np.random.Generator) -> None:
+def test_every_policy_answers_alike_for_the_same_stream(
+    policy: AbstractPolicy, rng: np.random.Generator
+) -> None:
     """Weights are finite, 0 or more, one per sample, and follow from `rng` alone."""
     pool, witness = make_points(200, 300, rng)
-    first, second = (
-        apply_policy(policy, pool, witness, rng=np.random.default_rng(5))[0] for _ in range(2)
-    )
+    first, second = (apply_policy(policy, pool, witness, rng=np.random.default_rng(5))[0] for _ in range(2))
     np.testing.assert_array_equal(first.images, second.images)
     np.testing.assert_array_equal(first.weights, second.weights)
     assert (first.weights > 0).all()
@@ -223,7 +223,10 @@ def test_every_policy_is_read_from_a_table() -> None:
         ({"kind": "keep"}, "^policy.kind: got 'keep', allowed keep-all, drop-flagged"),
         ({"kind": "drop-flagged"}, "^policy: got no flags"),
         ({"kind": "drop-flagged", "flags": "set"}, "^policy.flags: got 'set', allowed a table"),
-        ({"kind": "drop-flagged", "flags": {"kind": "x"}}, "^policy.flags.kind: got 'x', allowed set, mark, detector"),
+        (
+            {"kind": "drop-flagged", "flags": {"kind": "x"}},
+            "^policy.flags.kind: got 'x', allowed set, mark, detector",
+        ),
         ({"kind": "drop-flagged", "flags": {"kind": "set", "tpr": 2, "fpr": 0}}, "^policy.flags.tpr: got 2"),
         ({"kind": "ratio-cap", "flags": {"kind": "mark"}, "max_ratio": -1}, "^policy.max_ratio: got -1"),
         ({"kind": "keep-best", "share": 0}, "^policy.share: got 0"),

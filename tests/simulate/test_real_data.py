@@ -94,7 +94,7 @@ def test_pool_is_read_by_the_caller() -> None:
 def test_what_cannot_be_used_is_told(tmp_path: Path, rng: np.random.Generator) -> None:
     """Too few images, one class, no size, broken files and wrong arrays are one line each."""
     few = write_folder(tmp_path / "few", rng, {"": 10})
-    with pytest.raises(InputError, match="got 10 images .* allowed 20 or more"):
+    with pytest.raises(InputError, match=r"got 10 images .* allowed 20 or more"):
         load_real(DataSpec("folder", str(few), size=8))
     one = write_folder(tmp_path / "one", rng, {"cat": 30})
     with pytest.raises(InputError, match="got 1 of 1 classes"):
@@ -114,7 +114,11 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, rng: np.random.Generator) -
         ("floats", {"images": np.zeros((30, 8, 8))}, "type float64"),
         ("nothing", {"other": np.zeros(3)}, "arrays x_train, or images"),
         ("labels", {"images": np.zeros((30, 8, 8), np.uint8), "labels": np.zeros(3)}, "got 3 labels"),
-        ("gaps", {"images": np.zeros((30, 8, 8), np.uint8), "labels": np.arange(30) % 2 * 2}, "got 2 of 3 classes"),
+        (
+            "gaps",
+            {"images": np.zeros((30, 8, 8), np.uint8), "labels": np.arange(30) % 2 * 2},
+            "got 2 of 3 classes",
+        ),
         ("objects", {"images": np.array([None] * 30)}, "arrays x_train, or images"),
     ):
         np.savez(tmp_path / f"{name}.npz", **arrays)

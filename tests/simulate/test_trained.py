@@ -103,7 +103,9 @@ def test_stopped_and_continued_loops_give_the_same_table(tmp_path: Path) -> None
     assert len(done) == 2 * 2 * 4 - 2
     whole = run(make_spec(4), tmp_path / "whole")
     pd.testing.assert_frame_equal(figures(study), figures(whole))
-    again = run(make_spec(4), tmp_path / "parts", on_generation=lambda n: pytest.fail("nothing was left to do"))
+    again = run(
+        make_spec(4), tmp_path / "parts", on_generation=lambda n: pytest.fail("nothing was left to do")
+    )
     pd.testing.assert_frame_equal(figures(again), figures(whole))
 
 
@@ -188,7 +190,9 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.
 
     spec = make_spec(4, seeds=1, arms=ARMS[:1])
     monkeypatch.setattr(schedule, "write_generation", write_until_full)
-    with pytest.raises(InputError, match=r"No space left on device.*2 generations of 'synthetic' are finished"):
+    with pytest.raises(
+        InputError, match=r"No space left on device.*2 generations of 'synthetic' are finished"
+    ):
         run(spec, tmp_path)
     monkeypatch.setattr(schedule, "write_generation", write)
     pd.testing.assert_frame_equal(figures(run(spec, tmp_path)), figures(run(spec, tmp_path / "whole")))
