@@ -71,7 +71,7 @@ class GanSpec:
     width: int = 32
     n_steps: int = 1000
     batch_size: int = 32
-    learning_rate: float = 1e-2
+    learning_rate: float = 2e-2
     r1_gamma: float = 0.3
     r1_interval: int = 4
     ema_decay: float = 0.99
