@@ -65,14 +65,14 @@ class Lines(AbstractProgress):
                 last = now
                 rate = n_done / (now - started)
                 left = (total - before - n_done) / rate
-                _say(f"{label}: {before + n_done} of {total} {unit}, {rate:.0f}/s, {_clock(left)} left")
+                _say(f"{label}: {before + n_done} of {total} {unit}, {_pace(rate)}, {_clock(left)} left")
 
         yield tick
         seconds = time.monotonic() - started
         n = total - before
         _say(
             f"{label}: done, {n} {unit} in {seconds:.1f} s"
-            + (f", {n / seconds:.0f}/s" if n and seconds else "")
+            + (f", {_pace(n / seconds)}" if n and seconds else "")
         )
 
     @contextlib.contextmanager
@@ -107,7 +107,7 @@ class Bars(AbstractProgress):
 
             def tick(n_done: int) -> None:
                 rate = n_done / max(time.monotonic() - started, 1e-6)
-                bars.update(bar, completed=before + n_done, rate=f"{rate:.0f}/s")
+                bars.update(bar, completed=before + n_done, rate=_pace(rate))
 
             yield tick
             bars.update(bar, completed=total)
@@ -130,6 +130,15 @@ def choose_progress(*, quiet: bool = False) -> AbstractProgress:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _pace(rate: float) -> str:
+    """Items a second, or what one takes where that is seconds.
+
+    >>> _pace(12.4), _pace(0.125)
+    ('12/s', '8.0 s each')
+    """
+    return f"{rate:.0f}/s" if rate >= 1 or rate <= 0 else f"{1 / rate:.1f} s each"
 
 
 def _clock(seconds: float) -> str:

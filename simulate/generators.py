@@ -78,8 +78,11 @@ def with_device(generator: AbstractGenerator, device: str) -> AbstractGenerator:
         device: `cpu`, `cuda` or `auto`.
     """
     spec: Any = getattr(generator, "spec", None)
+    if spec is None:
+        return generator
+    whole: Any = generator
     if isinstance(spec, NegativeGuidanceSpec):
         spec = replace(spec, diffusion=replace(spec.diffusion, device=device))
     elif hasattr(spec, "device"):
         spec = replace(spec, device=device)
-    return replace(generator, spec=spec)  # pyright: ignore[reportCallIssue]
+    return replace(whole, spec=spec)

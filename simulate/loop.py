@@ -233,12 +233,13 @@ def _run(
     measured = samples[: setting.n_measured]
     measured_labels = None if labels is None else labels[: setting.n_measured]
     row |= measure_samples(measured, measured_labels, setting.yardstick)
-    if spec.measure.trained_accuracy and labels is not None:
+    test_labels = setting.data.reference_labels
+    if spec.measure.trained_accuracy and labels is not None and test_labels is not None:
         row["trained_accuracy"] = trained_accuracy(
             measured,
             labels[: setting.n_measured],
             setting.data.reference,
-            setting.data.reference_labels,
+            test_labels,
             spec.measure.classifier,
             rng=stream(seed, number, "classifier"),
         )

@@ -158,7 +158,7 @@ class ShiftMark(AbstractLoopMark):
 
         del level
         first, other = samples.reshape(len(samples), -1)[:, 0], real.reshape(len(real), -1)[:, 0]
-        test = ttest_ind(first, other, equal_var=False, alternative="greater")
+        test: Any = ttest_ind(first, other, equal_var=False, alternative="greater")
         strength = float(first.mean() - other.mean()) / self.amplitude
         figures: dict[str, float | None] = {"mark_strength": strength, "mark_z": float(test.statistic)}
         return figures | {

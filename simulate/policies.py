@@ -209,7 +209,8 @@ def _closeness(images: Samples, witness: Witness) -> Float[np.ndarray, " n"]:
 
     real = witness.read_features(witness.real)
     n_centres = min(10, len(real) // 2)
-    centres = KMeans(n_centres, n_init=3, random_state=0).fit(real).cluster_centers_
+    means: Any = KMeans
+    centres = means(n_centres, n_init=3, random_state=0).fit(real).cluster_centers_
     return -cdist(witness.read_features(images), centres).min(axis=1) / float(real.std() or 1.0)
 
 

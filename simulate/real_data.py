@@ -172,7 +172,7 @@ def _check_items(spec: DataSpec, images: Samples, labels: Labels | None) -> None
 def _read_digits(spec: DataSpec) -> tuple[Samples, Labels | None]:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     return _fit(spec, images), digits.target.astype(np.int64)
 

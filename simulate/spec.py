@@ -178,7 +178,10 @@ class CurvesSpec:
         return [cell for curve in self.curves for cell in curve.cells]
 
 
-Spec = LoopSpec | MapSpec | CurvesSpec | TrainedLoopSpec
+GaussianSpec = LoopSpec | MapSpec | CurvesSpec
+"""What the exact Gaussian engine computes."""
+
+Spec = GaussianSpec | TrainedLoopSpec
 
 _EFFORT: Final = tuple(Effort.__dataclass_fields__)
 

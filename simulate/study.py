@@ -18,8 +18,9 @@ from poolproof.simulate.cache import remember
 from poolproof.simulate.checks import check_count
 from poolproof.simulate.gaussian import Gaussian
 from poolproof.simulate.grid import evaluate_cells
+from poolproof.simulate.loop_spec import TrainedLoopSpec
 from poolproof.simulate.placing import MeasuredPool, check_placeable, find_threshold, place_pool
-from poolproof.simulate.spec import Arm, CurvesSpec, LoopSpec, MapSpec, Spec
+from poolproof.simulate.spec import Arm, CurvesSpec, GaussianSpec, LoopSpec, MapSpec, Spec
 from poolproof.simulate.threads import one_blas_thread
 from poolproof.simulate.trace import number_columns, trace_loop
 
@@ -46,7 +47,7 @@ class Study:
         document: the same with spec, verdicts and manifest, as JSON.
     """
 
-    spec: Spec
+    spec: GaussianSpec
     table: pd.DataFrame
     document: dict[str, Any]
 
@@ -58,6 +59,7 @@ class Study:
 
 def count_steps(spec: Spec) -> int:
     """Steps that `run_study` counts: cells, or arms of a loop."""
+    spec = _gaussian(spec)
     return len(spec.arms) if isinstance(spec, LoopSpec) else len(set(spec.cells()))
 
 
@@ -83,8 +85,10 @@ def run_study(
         command: what the user typed, for the manifest.
 
     Raises:
-        InputError: a pool or thresholds where the spec is no map, or a pool that no map can place.
+        InputError: a loop of trained generators, a pool or thresholds where the spec is no map, or a pool that no map
+            can place.
     """
+    spec = _gaussian(spec)
     if (pool is not None or thresholds) and not isinstance(spec, MapSpec):
         raise InputError(
             "spec: got one that is no map, allowed a map where a pool or thresholds are asked for"
@@ -126,6 +130,15 @@ def run_study(
         },
     }
     return Study(spec, table, document)
+
+
+def _gaussian(spec: Spec) -> GaussianSpec:
+    if isinstance(spec, TrainedLoopSpec):
+        raise InputError(
+            f"spec: got {spec.title!r}, a loop of trained generators, allowed one of the Gaussian engine; run it with "
+            "`trained.run_trained`"
+        )
+    return spec
 
 
 def _trace_arms(

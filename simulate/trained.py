@@ -221,7 +221,7 @@ def _effective_sizes(spec: TrainedLoopSpec, table: pd.DataFrame, curve: pd.DataF
         found["curve"].append({"n": _plain(n), "mean": float(distances.mean()), "stderr": error})
     try:
         real_only = real_only_curve(
-            (int(n), list(distances)) for n, distances in done.groupby("n")["frechet_distance"]
+            (int(n), done.loc[done["n"] == n, "frechet_distance"].tolist()) for n in sorted(set(done["n"]))
         )
     except InputError as error:  # one seed, or sizes that failed: the curve stays without its inversion
         return found | {"why": str(error)}

@@ -136,7 +136,15 @@ def cached(tmp_path: Path) -> dict[Path, int]:
             ],
             ["fig11", "fig12", "memory", "real-share"],
         ),
-        (["loop"], ["--out", "--workers", "--cache", "--no-cache", "--quiet"], ["fig10-left", "mark-drift"]),
+        (
+            ["loop"],
+            [
+                *("--out", "--seeds", "--generations", "--data", "--device", "--keep-models"),
+                *("--workers", "--cache", "--no-cache", "--quiet"),
+            ],
+            ["digits-synthetic", "fig10-left", "mark-drift"],
+        ),
+        (["presets"], [], []),
     ],
 )
 def test_help_is_complete(tmp_path: Path, command: list[str], options: list[str], presets: list[str]) -> None:
@@ -148,8 +156,8 @@ def test_help_is_complete(tmp_path: Path, command: list[str], options: list[str]
         words = re.sub(r"^(-\w, )?--[\w-]+( [A-Z<][^ ]*)?", "", lines[place]).split()
         assert len(words) > 1 or len(lines[place + 1].split()) > 1
     assert all(preset in text for preset in presets)
-    listed = [line for line in lines if line.startswith(("admissible ", "loop "))]
-    assert [len(line.split()) > 3 for line in listed] == ([True, True] if not command else [])
+    listed = [line for line in lines if line.startswith(("admissible ", "loop ", "presets "))]
+    assert [len(line.split()) > 3 for line in listed] == ([True] * 3 if not command else [])
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -157,7 +165,7 @@ def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "from poolproof.cli import main\n"
-        "for name in ([], ['admissible'], ['loop']):\n"
+        "for name in ([], ['admissible'], ['loop'], ['presets']):\n"
         "    sys.argv = ['poolproof', 'simulate', *name, '--help']\n"
         "    try: main()\n"
         "    except SystemExit: pass\n"
@@ -165,7 +173,7 @@ def test_help_loads_nothing_heavy() -> None:
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert result.stdout.count("Usage:") == 3
+    assert result.stdout.count("Usage:") == 4
     assert "HEAVY []" in result.stdout
 
 
@@ -388,7 +396,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["admissible", *LISTS, "--share", "0.1,0.2", "--items", "1"], "items: got 1, allowed"),
     (["admissible", *LISTS, "--run", "nowhere"], "not the report of an audit"),
     (["admissible", *LISTS, "--run", "report", "--items", "100"], "run: got it beside"),
-    (["admissible", "fig13"], "fig10-left, fig11, fig12, mark-drift, memory, real-share"),
+    (["admissible", "fig13"], "fig10-left, fig11, fig12, grid-25, mark-drift, memory"),
     (["admissible", "fig10-left"], "poolproof simulate loop fig10-left"),
     (["admissible", "fig11", "--n-real", "10"], "n-real: got a value beside 'fig11'"),
     (["admissible", "fig11", "--dim", "10"], "dim: got a value beside 'fig11'"),

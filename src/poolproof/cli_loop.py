@@ -36,7 +36,8 @@ def loop(
         str,
         typer.Argument(
             metavar="PRESET|SPEC.toml",
-            help="A preset, or a TOML file of kind loop. `poolproof simulate presets` lists the presets.",
+            help="digits-synthetic, fig10-left, mark-drift or another of `poolproof simulate presets`, or a TOML file of "
+            "kind loop.",
         ),
     ],
     out: Out = None,

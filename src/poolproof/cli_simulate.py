@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from poolproof.simulate.placing import MeasuredPool
-    from poolproof.simulate.spec import MapSpec, Spec
+    from poolproof.simulate.spec import GaussianSpec, MapSpec
     from poolproof.simulate.study import Study
 
 simulate = typer.Typer(
@@ -119,7 +119,7 @@ def admissible(
 
     pool = _measured_pool(run, share, items)
     lists = {"n_real": n_real, "n_synthetic": n_synthetic, "sampling_bias": sampling_bias}
-    chosen: Spec
+    chosen: Any
     if spec is not None:
         given = [
             f"--{name.replace('_', '-')}" for name, text in (lists | {"dim": dim}).items() if text is not None
@@ -209,7 +209,7 @@ def _measured_pool(run: Path | None, share: str | None, items: int | None) -> Me
 
 
 def run_study_shown(
-    spec: Spec,
+    spec: GaussianSpec,
     unit: str,
     workers: int | None,
     cache: Path | None,

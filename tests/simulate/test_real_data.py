@@ -121,7 +121,7 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, rng: np.random.Generator) -
         ),
         ("objects", {"images": np.array([None] * 30)}, "arrays x_train, or images"),
     ):
-        np.savez(tmp_path / f"{name}.npz", **arrays)
+        np.savez(tmp_path / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
         with pytest.raises(InputError, match=message):
             load_real(DataSpec("npz", str(tmp_path / f"{name}.npz")))
     (tmp_path / "text.npz").write_text("no arrays")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from poolproof.errors import InputError
 from poolproof.simulate.grid import Cell, Effort
+from poolproof.simulate.loop_spec import TrainedLoopSpec
 from poolproof.simulate.mixing import Mixing
 from poolproof.simulate.spec import (
     KINDS,
@@ -70,8 +71,29 @@ def refusal(table: dict[str, Any]) -> str:
 
 
 def test_presets_are_listed() -> None:
-    """The presets are those of the paper's figures and of the mark, in alphabetical order."""
-    assert list_presets() == ["fig10-left", "fig11", "fig12", "mark-drift", "memory", "real-share"]
+    """The presets are those of the paper's figures, of marks and of policies, in alphabetical order."""
+    assert list_presets() == [
+        "digits-admissible",
+        "digits-augmentation",
+        "digits-flow",
+        "digits-fresh",
+        "digits-gan",
+        "digits-mark-once",
+        "digits-marks",
+        "digits-policies",
+        "digits-synthetic",
+        "fig10-left",
+        "fig11",
+        "fig12",
+        "grid-25",
+        "mark-drift",
+        "memory",
+        "mnist-augmentation",
+        "mnist-fresh",
+        "mnist-synthetic",
+        "real-share",
+        "rosenbrock",
+    ]
 
 
 def steps(values: tuple[int, ...]) -> list[float]:
@@ -395,7 +417,7 @@ def test_unknown_names_list_the_presets(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             read_spec(name)
         assert str(caught.value).startswith(f"spec: got {name!r} (")
-        assert "fig10-left, fig11, fig12, mark-drift, memory, real-share" in str(caught.value)
+        assert ", ".join(list_presets()) in str(caught.value)
 
 
 # --- whatever a table holds -----------------------------------------------------------------------------
@@ -452,5 +474,7 @@ def test_tables_give_a_spec_or_a_refusal(table: dict[str, Any]) -> None:
     else:
         lines = [json.dumps(asdict(spec), allow_nan=False)]
         assert isinstance(spec.title, str)
-        assert isinstance(spec, LoopSpec) or all(isinstance(cell, Cell) for cell in spec.cells())
+        assert isinstance(spec, LoopSpec | TrainedLoopSpec) or all(
+            isinstance(cell, Cell) for cell in spec.cells()
+        )
     assert len(lines) == 1
