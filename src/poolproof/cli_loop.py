@@ -36,8 +36,8 @@ def loop(
         str,
         typer.Argument(
             metavar="PRESET|SPEC.toml",
-            help="digits-synthetic, fig10-left, mark-drift or another of `poolproof simulate presets`, or a TOML file of "
-            "kind loop.",
+            help="digits-synthetic, fig10-left, mark-drift or another of `poolproof simulate presets`, or a TOML file "
+            "of kind loop.",
         ),
     ],
     out: Out = None,
