@@ -86,7 +86,7 @@ class PresenceMark(AbstractLoopMark):
         }
 
     def _scaled(self, samples: Samples) -> float:
-        return self.amplitude if samples.dtype == np.uint8 else self.amplitude / 127.5
+        return float(self.amplitude) if samples.dtype == np.uint8 else self.amplitude / 127.5
 
 
 @final
