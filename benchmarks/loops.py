@@ -2,8 +2,8 @@
 
     python benchmarks/loops.py --work WORK [--out docs/results/loops] [--only digits-synthetic,digits-marks,...]
 
-Runs each preset into WORK (a stopped run goes on) and prints, as Markdown, its figures at the first and last generation with
-standard errors over seeds, marks beside their controls, policies beside keeping all, and seconds of a generation.
+Runs each preset into WORK (a stopped run goes on) and prints, as Markdown, its figures at the first and last generation
+with standard errors over seeds, marks beside their controls, policies beside keeping all, and seconds of a generation.
 --out takes the pictures.
 """
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -88,7 +89,7 @@ def test_digits_loop_from_spec_to_page(tmp_path: Path) -> None:
     assert "training: 4 generations" in result.stderr
     rows = table(tmp_path / "out")
     assert len(rows) == 4
-    later = rows[rows["generation"] == 2].set_index("arm")
+    later: Any = rows[rows["generation"] == 2].set_index("arm")
     assert later.loc["marked", "n_marked"] == 150
     assert later.loc["marked", "mark_strength"] > 0.2
     assert 0 <= later.loc["filtered", "flag_tpr"] <= 1
@@ -114,6 +115,7 @@ def test_killed_run_goes_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "cut" / "loop.json").exists()
+    alive = children
     for _ in range(100):
         alive = [child for child in children if os.path.exists(f"/proc/{child}")]
         if not alive:
