@@ -123,8 +123,11 @@ def policies(table: pd.DataFrame, document: dict[str, Any]) -> str:
     """The last generation of each arm, what its policy cost, and the region that it ended in."""
     sizes = {row["arm"]: row for row in (document["effective_size"] or {}).get("arms", [])}
     rows = []
+    alone = table[table["arm"].str.endswith("real alone")]
     for arm, mine in table.groupby("arm", sort=False):
         last = mine[mine["generation"] == mine["generation"].max()]
+        pair = mine[mine["generation"] > 2].merge(alone, on=["seed", "generation"], suffixes=("", "_alone"))
+        over = (pair["frechet_distance"] / pair["frechet_distance_alone"]).groupby(pair["seed"]).mean()
         later = mine[mine["generation"] > 1]
         real = (later["n_fresh"] + later["n_fixed"]).replace(0, np.nan)
         size = sizes.get(arm, {})
@@ -136,6 +139,7 @@ def policies(table: pd.DataFrame, document: dict[str, Any]) -> str:
             [
                 str(arm),
                 told(last["frechet_distance"]),
+                told(over),
                 told(last["precision"]),
                 told(last["recall"]),
                 told(1 - later["kept_real"] / real),
@@ -144,7 +148,17 @@ def policies(table: pd.DataFrame, document: dict[str, Any]) -> str:
                 verdict,
             ]
         )
-    head = ["arm", "FD", "P", "R", "real lost", "synthetic per real kept", "n_e / n_r (95 %)", "admissible"]
+    head = [
+        "arm",
+        "FD",
+        "FD over real alone, paired",
+        "P",
+        "R",
+        "real lost",
+        "synthetic per real kept",
+        "n_e / n_r (95 %)",
+        "admissible",
+    ]
     return markdown(rows, head)
 
 
