@@ -88,6 +88,7 @@ class RealOnlyCurve:
         distance: float | int,
         stderr: float | int,
         *,
+        dof: float | int | None = None,
         level: float | int = 0.95,
         n_draws: int = 4000,
         rng: np.random.Generator,
@@ -95,13 +96,14 @@ class RealOnlyCurve:
         """The number of real samples at which the curve has the distance, with its interval.
 
         The curve's means are drawn anew, each from a Student law about what was measured, and so is the distance, from
-        a normal law; every draw is made to fall and inverted. The limits are quantiles of what comes out. As the curve
-        falls, "n_e below n" is the same as "the curve at n is below the distance", so they are the limits of the
-        tests of each n.
+        a normal law, or a Student law where its error was estimated; every draw is made to fall and inverted. The
+        limits are quantiles of what comes out. As the curve falls, "n_e below n" is the same as "the curve at n is
+        below the distance", so they are the limits of the tests of each n.
 
         Args:
             distance: of the loop, in the units of the curve and from as many samples.
             stderr: its standard error, 0 or more. Generations of one loop are not independent.
+            dof: degrees of freedom of that error, such as seeds less 1; None where it is known.
             level: of the interval.
             n_draws: of the curve and the distance.
             rng: draws them.
@@ -122,7 +124,8 @@ class RealOnlyCurve:
         noise = rng.standard_t(self.dof, size=(n_draws, len(self.sizes)))
         heights, errors = self._heights(), self._height_errors()
         curves = self._falling(heights + noise * errors)
-        targets = distance + stderr * rng.standard_normal(n_draws)
+        errors_of_loop = rng.standard_normal(n_draws) if dof is None else rng.standard_t(dof, n_draws)
+        targets = distance + stderr * errors_of_loop
         draws = self._cross(curves, targets)
         tail = (1 - level) / 2
         ends = np.quantile(draws, [tail, 0.1587, 0.8413, 1 - tail], method="inverted_cdf")

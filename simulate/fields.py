@@ -69,7 +69,7 @@ def _fits(value: object, option: Any) -> bool:
         inners = typing.get_args(inner) if _is_union(inner) else (inner,)
         return isinstance(value, list) and all(any(_fits(each, one) for one in inners) for each in value)
     if origin is typing.Literal:
-        return value in typing.get_args(option)
+        return any(value == each and type(value) is type(each) for each in typing.get_args(option))
     if origin is not None:
         return isinstance(value, origin)
     if option is float:

@@ -109,8 +109,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     ),
     "variance": Figure(
         "Variance",
-        "variance of the samples",
-        "Total variance of the samples; it can look healthy while modes vanish.",
+        "variance of the features, over that of real data",
+        "Total variance of the features over that of real data: 1 is right. It can look healthy while modes vanish.",
         "modes",
         log=True,
     ),
@@ -158,7 +158,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "mark_detected": Figure(
         "Marked images found",
         "share of images",
-        "Share of samples whose mark is found in that image alone at p < .01; without a mark 1 % are.",
+        "Share of samples in which the mark is found alone, at the level of the spec, which holds over random "
+        "keys, not for each key.",
         "marks",
         is_share=True,
     ),

@@ -125,7 +125,8 @@ class MarkFlags(AbstractFlagger):
 class DetectorFlags(AbstractFlagger):
     """A logistic probe on the loop's features, learnt from the first generation and real data held out.
 
-    It is not learnt anew: how it fares with later generations is what one wants to see.
+    It never learns from later generations: how it fares with them is what one wants to see. Each time, other halves of
+    the known samples are taken to learn from and to set threshold and rates.
 
     Attributes:
         fpr: share of real samples that it may flag; sets its threshold, in (0, 1).

@@ -27,14 +27,14 @@ class Kind:
         generator: its class.
         make: a generator of these options, not fitted.
         fits: what it learns from: `images`, `points` or both.
-        takes_labels: whether it can learn classes.
+        needs_classes: whether a sampling bias below 1 needs classes.
     """
 
     spec: type
     generator: type[AbstractGenerator]
     make: Callable[[Any], AbstractGenerator]
     fits: tuple[str, ...]
-    takes_labels: bool
+    needs_classes: bool
 
 
 GENERATORS: Final[Mapping[str, Kind]] = {
@@ -42,8 +42,8 @@ GENERATORS: Final[Mapping[str, Kind]] = {
     "negative-guidance": Kind(
         NegativeGuidanceSpec, NegativeGuidanceGenerator, NegativeGuidanceGenerator, ("images",), True
     ),
-    "gan": Kind(GanSpec, GanGenerator, GanGenerator, ("images",), True),
-    "flow": Kind(FlowSpec, FlowGenerator, FlowGenerator, ("images", "points"), True),
+    "gan": Kind(GanSpec, GanGenerator, GanGenerator, ("images",), False),
+    "flow": Kind(FlowSpec, FlowGenerator, FlowGenerator, ("images", "points"), False),
     "gmm": Kind(GmmSpec, GmmGenerator, GmmGenerator, ("points",), False),
     "normal": Kind(NormalSpec, NormalGenerator, make_normal, ("points",), False),
 }
@@ -65,9 +65,9 @@ def read_generator(table: object) -> AbstractGenerator:
     return GENERATORS[kind].make(read_fields(GENERATORS[kind].spec, options, "generator"))
 
 
-def kind_of(generator: AbstractGenerator) -> Kind:
-    """The row of the table that a generator belongs to."""
-    return next(kind for kind in GENERATORS.values() if kind.generator is type(generator))
+def kind_of(generator: AbstractGenerator) -> Kind | None:
+    """The row of the table that a generator belongs to; None for one that is not in the table."""
+    return next((kind for kind in GENERATORS.values() if kind.generator is type(generator)), None)
 
 
 def with_device(generator: AbstractGenerator, device: str) -> AbstractGenerator:

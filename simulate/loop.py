@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import numpy as np
 from jaxtyping import Int
 
+from poolproof.detectors.distance import frechet_distance
 from poolproof.errors import InputError
 from poolproof.simulate.flaggers import Witness
 from poolproof.simulate.generator import AbstractGenerator, GeneratorDiverged, OtherSamples, Samples
@@ -17,8 +18,9 @@ from poolproof.simulate.laws import count_modes
 from poolproof.simulate.loop_marks import AbstractLoopMark, make_mark
 from poolproof.simulate.loop_spec import TrainedArm, TrainedLoopSpec
 from poolproof.simulate.measures import measure_samples, trained_accuracy
+from poolproof.simulate.mixing import bias_schedule
 from poolproof.simulate.policies import KeepAll, apply_policy
-from poolproof.simulate.real_data import RealData
+from poolproof.simulate.real_data import MOST_REFERENCE, RealData
 from poolproof.simulate.training_pool import FIXED, FRESH, SYNTHETIC, Part, TrainingPool, make_pool, unmarked
 from poolproof.simulate.yardstick import Yardstick
 
@@ -28,12 +30,29 @@ SHOWN: Final = 100
 """Images of each generation that are kept to be looked at; of points ten times as many."""
 
 MOST_WITNESSES: Final = 1000
-"""Known samples of each class that flaggers learn from."""
+"""Known real samples that flaggers learn from."""
+
+LEAST_WITNESSES: Final = 50
+"""Known synthetic samples that flaggers learn from, at least; otherwise as many as real ones."""
+
+OUT_OF_MEMORY: Final = "out of memory"
+"""What the reason of such a failed generation begins with."""
 
 BLOCK: Final = 4096
 """Items that a law is drawn in at a time, so that an item's place decides its value."""
 
-PURPOSES: Final = ("data", "pick", "draw", "mark", "policy", "fit", "measure", "witness", "classifier")
+PURPOSES: Final = (
+    "data",
+    "pick",
+    "draw",
+    "mark",
+    "policy",
+    "fit",
+    "measure",
+    "witness",
+    "classifier",
+    "model",
+)
 """What a loop draws random numbers for; each has its own stream in each generation of each seed."""
 
 
@@ -50,20 +69,22 @@ class Setting:
 
     Attributes:
         spec: what to do.
-        data: real items.
+        data: real items; the reference is what generations are measured against.
         yardstick: what generations are measured by.
         mark: what is written and searched for; None without.
+        witness: real items that policies may learn from, neither trained on nor measured against.
     """
 
     spec: TrainedLoopSpec
     data: RealData
     yardstick: Yardstick
     mark: AbstractLoopMark | None
+    witness: OtherSamples
 
     @property
     def n_measured(self) -> int:
         """Samples that each generation is measured by."""
-        return self.spec.measure.n_samples or len(self.data.reference)
+        return self.spec.measure.n_samples or min(len(self.data.reference), MOST_REFERENCE)
 
 
 @final
@@ -106,8 +127,31 @@ class Generation:
     witness: OtherSamples | None = None
 
 
-def prepare_setting(spec: TrainedLoopSpec, data: RealData, yardstick: Yardstick) -> Setting:
+def set_witness_apart(spec: TrainedLoopSpec, data: RealData) -> tuple[RealData, Samples]:
+    """The data with a smaller reference, and the real items that policies may learn from.
+
+    A policy that chose by the items which generations are measured against would look better than it is. Where no
+    arm has a policy, the reference stays whole.
+
+    Args:
+        spec: what to do.
+        data: real items.
+    """
+    n = min(len(data.reference) // 4, MOST_WITNESSES) if spec.has_policies else 0
+    labels = None if data.reference_labels is None else data.reference_labels[n:]
+    return replace(data, reference=data.reference[n:], reference_labels=labels), data.reference[:n]
+
+
+def prepare_setting(
+    spec: TrainedLoopSpec, data: RealData, yardstick: Yardstick, witness: OtherSamples | None = None
+) -> Setting:
     """The setting of a spec, checked against its data.
+
+    Args:
+        spec: what to do.
+        data: real items, from `set_witness_apart`.
+        yardstick: of the data's reference.
+        witness: real items that policies may learn from.
 
     Raises:
         InputError: a mark that does not fit, generators for another kind of data, or counts that the data cannot give.
@@ -117,18 +161,40 @@ def prepare_setting(spec: TrainedLoopSpec, data: RealData, yardstick: Yardstick)
     mark = None if spec.mark is None else make_mark(spec.mark, data.reference.shape[1:])
     kind = "points" if data.reference.ndim == 2 else "images"
     for arm in (*spec.arms, *spec.real_only()):
-        if kind not in kind_of(arm.generator).fits:
+        known = kind_of(arm.generator)
+        if known is not None and kind not in known.fits:
             raise InputError(
                 f"generator: got {type(arm.generator).__name__} in {arm.label!r} for {kind}, allowed one that "
                 f"learns from {kind}; see the table of generators"
             )
-        needed = max(arm.first_size, arm.mixing.n_fixed)
+        if known is not None and known.needs_classes and data.supply_labels is None:
+            biased = [bias for bias in bias_schedule(arm.sampling_bias) if bias < 1]
+            if biased:
+                raise InputError(
+                    f"sampling_bias: got {biased[0]} in {arm.label!r} for data without classes, allowed 1: guidance "
+                    "leads towards a class; put each class into a sub-folder, or choose gan or flow"
+                )
+        needed = max(arm.first_size, arm.mixing.n_fixed + arm.mixing.n_fresh)
         if data.draw is None and needed > len(data.supply):
-            raise InputError(
-                f"arms: got {needed} real samples for the first model of {arm.label!r}, allowed up to the "
-                f"{len(data.supply)} of the supply; lower n_initial, n_fixed, n_fresh or n_synthetic"
+            where = (
+                "effective_size.n_real"
+                if arm.is_measured_real_only
+                else "n_initial, n_fixed, n_fresh or n_synthetic"
             )
-    return Setting(spec, data, yardstick, mark)
+            raise InputError(
+                f"arms: got {needed} real samples for a model of {arm.label!r}, allowed up to the "
+                f"{len(data.supply)} of the supply; lower {where}"
+            )
+    setting = Setting(spec, data, yardstick, mark, data.reference[:0] if witness is None else witness)
+    others = setting.n_measured if data.draw is not None else len(data.supply)
+    least = min(setting.n_measured, others)
+    if least <= max(spec.measure.k, 3):
+        raise InputError(
+            f"measure.k: got {spec.measure.k} for {least} samples, allowed fewer; lower it, or raise n_samples"
+        )
+    if spec.measure.trained_accuracy and data.reference_labels is None:
+        raise InputError("measure.trained_accuracy: got true for data without classes, allowed with classes")
+    return setting
 
 
 def generations(setting: Setting, arm: TrainedArm, seed: int) -> Iterator[Generation]:
@@ -190,11 +256,11 @@ def run_generation(setting: Setting, arm: TrainedArm, seed: int, number: int, hi
     except GeneratorDiverged as error:
         why = f"diverged: {error}"
     except MemoryError:
-        why = "out of memory: use a smaller model or batch"
+        why = f"{OUT_OF_MEMORY}: use a smaller model or fewer samples; the same command tries again"
     except RuntimeError as error:  # how torch says that memory is short
         if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
             raise
-        why = "out of memory: use a smaller model or batch"
+        why = f"{OUT_OF_MEMORY}: use a smaller model or fewer samples; the same command tries again"
     return Generation(number, row | {"status": "failed", "why": " ".join(why.split())})
 
 
@@ -235,14 +301,13 @@ def _run(
     row |= measure_samples(measured, measured_labels, setting.yardstick)
     test_labels = setting.data.reference_labels
     if spec.measure.trained_accuracy and labels is not None and test_labels is not None:
-        row["trained_accuracy"] = trained_accuracy(
-            measured,
-            labels[: setting.n_measured],
-            setting.data.reference,
-            test_labels,
-            spec.measure.classifier,
-            rng=stream(seed, number, "classifier"),
+        row["trained_accuracy"] = _accuracy_or_none(
+            setting, measured, labels[: setting.n_measured], test_labels, stream(seed, number, "classifier")
         )
+    if spec.effective_size is not None and arm.bias(number) < 1:
+        # n_e compares models, and a bias of measuring is none of the model's
+        plain, _ = model.sample(setting.n_measured, rng=stream(seed, number, "model"))
+        row["model_distance"] = frechet_distance(setting.yardstick.reference, setting.yardstick.read(plain))
     if spec.data.kind == "grid":
         found = count_modes(measured)
         row |= {
@@ -256,6 +321,25 @@ def _run(
     if number == 1 and not isinstance(arm.policy, KeepAll):
         witness = _draw_witness(setting, arm, seed, model)
     return Generation(number, row, model, part, shown, shown_labels, witness)
+
+
+def _accuracy_or_none(
+    setting: Setting,
+    samples: Samples,
+    labels: Int[np.ndarray, " n"],
+    test_labels: Int[np.ndarray, " m"],
+    rng: np.random.Generator,
+) -> float | None:
+    """The accuracy on real images of a classifier of the samples; None where these cannot be learnt from.
+
+    A class that hardly occurs any more is no reason to end a loop.
+    """
+    try:
+        return trained_accuracy(
+            samples, labels, setting.data.reference, test_labels, setting.spec.measure.classifier, rng=rng
+        )
+    except InputError:
+        return None
 
 
 # --- what a generation trains on ------------------------------------------------------------------------
@@ -370,9 +454,7 @@ def _filter_pool(
     assert history.witness is not None
     mark = setting.mark
     pvalues: Callable[[Samples], np.ndarray] | None = None if mark is None else mark.pvalues
-    witness = Witness(
-        setting.yardstick.read, pvalues, setting.data.reference[:MOST_WITNESSES], history.witness
-    )
+    witness = Witness(setting.yardstick.read, pvalues, setting.witness, history.witness)
     kept, decision = apply_policy(arm.policy, pool, witness, rng=stream(seed, number, "policy"))
     figures: dict[str, Any] = {"note": decision.note or None}
     if decision.flagged is not None:
@@ -383,9 +465,11 @@ def _filter_pool(
 
 
 def _draw_witness(setting: Setting, arm: TrainedArm, seed: int, model: AbstractGenerator) -> Samples:
-    """Samples of generation 1 that nothing trains on, marked where the arm marks."""
-    n = min(MOST_WITNESSES, len(setting.data.reference))
+    """Samples of generation 1 that nothing trains on, marked in the share in which the arm marks."""
+    n = max(len(setting.witness), LEAST_WITNESSES)
     images, _ = model.sample(n, sampling_bias=arm.bias(1), rng=stream(seed, 1, "witness"))
     if setting.mark is not None and arm.marks(1):
-        images = setting.mark.write(images)
+        n_marked = round(arm.mark_share * n)
+        images = images.copy()
+        images[:n_marked] = setting.mark.write(images[:n_marked])
     return images

@@ -87,12 +87,12 @@ def group_arms(arms: Sequence[str]) -> list[Group]:
 def _reference_lines(reference: Mapping[str, Any]) -> dict[str, list[tuple[float, str]]]:
     """Values with words by figure."""
     halves = {name: value for name, value in (reference.get("halves") or {}).items() if value is not None}
-    lines = {name: [(float(value), "two halves of the real data")] for name, value in halves.items()}
+    lines = {name: [(float(value), "real data against real data")] for name, value in halves.items()}
     accuracy = reference.get("classifier_accuracy")
     if accuracy is not None:
         lines["class_accuracy"] = [(float(accuracy), "the classifier on real images")]
         lines["trained_accuracy"] = [(float(accuracy), "trained on real images")]
-    lines["mark_detected"] = [(0.01, "without a mark")]
+    lines["mark_detected"] = []
     lines["mark_bit_accuracy"] = [(0.5, "guessing")]
     lines["mark_strength"] = [(1.0, "as written")]
     lines["ratio"] = [(1.0, "real data alone")]

@@ -18,8 +18,8 @@ from poolproof.watermark.payloads import load_payloads
 from poolproof.watermark.presence import embed_presence, measure_presence, presence_pvalues
 from poolproof.watermark.schemes import AbstractScheme, DwtScheme, SpreadScheme
 
-MOST_READ: Final = 500
-"""Samples of a generation that schemes which read one image after the other look at."""
+MOST_READ: Final = 1000
+"""Samples of a generation that are read one after the other."""
 
 
 class AbstractLoopMark(abc.ABC):
@@ -81,7 +81,7 @@ class PresenceMark(AbstractLoopMark):
             "mark_strength": found.strength / self._scaled(samples),
             "mark_z": found.strength / found.stderr if found.stderr > 0 else None,
             "mark_p_value": found.p_value,
-            "mark_detected": float((self.pvalues(samples) < level).mean()),
+            "mark_detected": float((self.pvalues(samples[:MOST_READ]) < level).mean()),
             "mark_bit_accuracy": None,
         }
 
@@ -124,7 +124,7 @@ class SchemeMark(AbstractLoopMark):
         return {
             "mark_strength": None,
             "mark_z": None,
-            # the largest of n p-values-to-the-n: by Bonferroni over the images, valid under any dependence
+            # by Bonferroni over the images: the smallest of n times n, valid under any dependence
             "mark_p_value": float(min(1.0, p_values.min() * len(p_values))),
             "mark_detected": float((p_values < level).mean()),
             "mark_bit_accuracy": accuracy,
@@ -153,16 +153,17 @@ class ShiftMark(AbstractLoopMark):
         raise InputError("policy.flags: got 'mark' for points, allowed for images; use kind = 'set'")
 
     def measure(self, samples: Samples, real: OtherSamples, level: float | int) -> dict[str, float | None]:
-        """By the difference of the first coordinate's means, with Welch's test of it."""
-        from scipy.stats import ttest_ind
+        """By the difference of the first coordinate's means.
 
+        There is no p-value: the models' own wandering moves the mean as well, and shows only over seeds.
+        """
         del level
         first, other = samples.reshape(len(samples), -1)[:, 0], real.reshape(len(real), -1)[:, 0]
-        test: Any = ttest_ind(first, other, equal_var=False, alternative="greater")
         strength = float(first.mean() - other.mean()) / self.amplitude
-        figures: dict[str, float | None] = {"mark_strength": strength, "mark_z": float(test.statistic)}
-        return figures | {
-            "mark_p_value": float(test.pvalue),
+        return {
+            "mark_strength": strength,
+            "mark_z": None,
+            "mark_p_value": None,
             "mark_detected": None,
             "mark_bit_accuracy": None,
         }

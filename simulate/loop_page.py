@@ -259,5 +259,5 @@ def _reference_rows(reference: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("accuracy of the classifier on real images", percent(reference["classifier_accuracy"])))
     for name, value in (reference.get("halves") or {}).items():
         if name in FIGURES and value is not None:
-            rows.append((f"{FIGURES[name].heading}, two halves", number(value)))
+            rows.append((f"{FIGURES[name].heading}, real against real", number(value)))
     return rows

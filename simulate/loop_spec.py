@@ -10,11 +10,17 @@ from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count, check_range
 from poolproof.simulate.classifier import ClassifierSpec
 from poolproof.simulate.fields import read_fields
+from poolproof.simulate.flaggers import MarkFlags
 from poolproof.simulate.generator import AbstractGenerator
 from poolproof.simulate.generators import read_generator
 from poolproof.simulate.mixing import Mixing, bias_schedule
 from poolproof.simulate.policies import AbstractPolicy, KeepAll, read_policy
 from poolproof.simulate.real_data import LAWS, DataSpec
+
+MOST_SAMPLES: Final = 1_000_000
+"""Samples that a generation is measured by at most."""
+
+MOST_SEEDS: Final = 1000
 
 MIXING_KEYS: Final = (
     "n_fresh",
@@ -77,6 +83,8 @@ class MeasureSpec:
     def __post_init__(self) -> None:
         if self.n_samples is not None:
             check_count("n_samples", self.n_samples, least=10)
+            if self.n_samples > MOST_SAMPLES:
+                raise InputError(f"n_samples: got {self.n_samples}, allowed up to {MOST_SAMPLES:,}; lower it")
         check_count("k", self.k, least=1)
 
 
@@ -205,12 +213,28 @@ class TrainedLoopSpec:
         for label in labels:
             if not label.strip() or labels.count(label) > 1:
                 raise InputError(f"label: got {label!r}, allowed different names that are not empty in arms")
+        if self.effective_size is not None and self.effective_size.last >= self.n_generations:
+            raise InputError(
+                f"effective_size.last: got {self.effective_size.last} of {self.n_generations} generations, allowed "
+                "fewer, as the first learns from real data alone; lower it, or raise n_generations"
+            )
         points = self.data.kind in LAWS
         if points and self.measure.features != "identity":
             raise InputError(
                 f"measure.features: got {self.measure.features!r}, allowed 'identity' for points"
             )
         for arm in self.arms:
+            flags = getattr(arm.policy, "flags", None)
+            if isinstance(flags, MarkFlags) and (self.mark is None or self.mark.scheme == "shift"):
+                raise InputError(
+                    f"policy.flags: got 'mark' in {arm.label!r}, allowed with a mark of images; add a table [mark]"
+                )
+            late = [each for each in arm.mark_generations or () if each >= self.n_generations]
+            if late:
+                raise InputError(
+                    f"mark_generations: got {late[0]} in {arm.label!r}, allowed 1 to {self.n_generations - 1}: samples "
+                    "of later generations are trained on by none; raise n_generations"
+                )
             if arm.mark_share and self.mark is None:
                 raise InputError(
                     f"mark_share: got {arm.mark_share} in {arm.label!r} without a mark, allowed 0; add a table [mark]"
@@ -218,6 +242,11 @@ class TrainedLoopSpec:
         if self.mark is not None and (self.mark.scheme == "shift") != points:
             allowed = "'shift' for points" if points else "presence, spread or a public payload for images"
             raise InputError(f"mark.scheme: got {self.mark.scheme!r}, allowed {allowed}")
+
+    @property
+    def has_policies(self) -> bool:
+        """Whether any arm does more than keep everything."""
+        return any(not isinstance(arm.policy, KeepAll) for arm in self.arms)
 
     def real_only(self) -> tuple[TrainedArm, ...]:
         """The points of the real-only curve, as arms of one generation, of the first arm's generator."""
@@ -252,6 +281,11 @@ def describe(value: object) -> dict[str, Any]:
             options[each.name] = describe(held)
         elif isinstance(held, (bool, int, float, str, tuple)) or held is None:
             options[each.name] = list(held) if isinstance(held, tuple) else held
+        elif not callable(held):
+            raise InputError(
+                f"{type(value).__name__}.{each.name}: got {type(held).__name__}, allowed numbers, texts and "
+                "dataclasses, which name the folder of what they give"
+            )
     return options
 
 
@@ -326,6 +360,8 @@ def read_seeds(value: object) -> tuple[int, ...]:
         InputError: neither.
     """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        if value > MOST_SEEDS:
+            raise InputError(f"seeds: got {value}, allowed up to {MOST_SEEDS}; lower it")
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(each) is int for each in value):
         return tuple(value)

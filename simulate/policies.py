@@ -176,7 +176,9 @@ class WeighFlagged(AbstractPolicy):
 @final
 @dataclass(frozen=True)
 class KeepBest(AbstractPolicy):
-    """Keeps the samples that look best, biased on purpose: those nearest to the middle of the real features.
+    """Keeps the samples that look best, biased on purpose: those nearest to a centre of the real features.
+
+    Centres are ten k-means of them.
 
     Attributes:
         share: of the pool to keep, in (0, 1].
@@ -247,9 +249,11 @@ class CallablePolicy(AbstractPolicy):
     """A function as a policy: takes the pool, the witness and `rng`, and answers with weights or a keep mask.
 
     Attributes:
+        name: tells it from others; change it when the function changes, as finished generations are found by it.
         function: of the caller.
     """
 
+    name: str
     function: Callable[[TrainingPool, Witness, np.random.Generator], np.ndarray]
 
     def decide(self, pool: TrainingPool, witness: Witness, *, rng: np.random.Generator) -> Decision:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from poolproof.errors import InputError
-from poolproof.simulate.checks import check_count
+from poolproof.simulate.checks import check_count, check_dim
 from poolproof.simulate.generator import OtherSamples, Samples
 
 Labels = Int[np.ndarray, " n"]
@@ -25,6 +27,10 @@ IMAGE_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff
 
 LEAST_ITEMS: Final = 20
 """Real items below which there is nothing to learn from and to measure against."""
+
+MOST_ITEMS: Final = 10_000_000
+
+MOST_CLASSES: Final = 100_000
 
 MOST_REFERENCE: Final = 10_000
 """Items that are held out to measure against, unless told otherwise."""
@@ -65,7 +71,11 @@ class DataSpec:
         for name in ("n_items", "n_reference"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least=LEAST_ITEMS if name == "n_items" else 10)
-        check_count("dim", self.dim, least=1)
+                if getattr(self, name) > MOST_ITEMS:
+                    raise InputError(
+                        f"{name}: got {getattr(self, name)}, allowed up to {MOST_ITEMS:,}; lower it"
+                    )
+        check_dim(self.dim)
         check_count("seed", self.seed, least=0)
         if self.kind in ("npz", "folder", "datasets", "pool") and not self.path:
             raise InputError(f"path: got none, allowed where the {self.kind} lies; add it")
@@ -157,6 +167,10 @@ def _check_items(spec: DataSpec, images: Samples, labels: Labels | None) -> None
     if labels is not None:
         if labels.min() < 0:
             raise InputError("data: got a negative label, allowed 0 or more; number the classes from 0")
+        if labels.max() >= MOST_CLASSES:
+            raise InputError(
+                f"data: got the label {labels.max()}, allowed below {MOST_CLASSES}; number the classes from 0"
+            )
         least = int(np.bincount(labels).min())
         if labels.max() == 0 or least == 0:
             raise InputError(
@@ -198,10 +212,12 @@ def _read_arrays(spec: DataSpec, path: Path) -> tuple[Samples, Labels | None]:
         with np.load(path, allow_pickle=False) as arrays:
             names = ("x_train", "y_train") if "x_train" in arrays else ("images", "labels")
             images = arrays[names[0]]
-            labels = arrays[names[1]].astype(np.int64).ravel() if names[1] in arrays else None
+            found = arrays[names[1]].ravel() if names[1] in arrays else None
     except OSError as error:
-        raise InputError(f"data.path: got {str(path)!r} ({error.strerror or 'no npz file'})") from error
-    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"data.path: got {str(path)!r} ({error.strerror or 'no npz file'}), allowed an npz file; give another"
+        ) from error
+    except (KeyError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(
             f"data.path: got {str(path)!r}, allowed an npz file with arrays x_train, or images, of numbers"
         ) from error
@@ -209,6 +225,9 @@ def _read_arrays(spec: DataSpec, path: Path) -> tuple[Samples, Labels | None]:
         raise InputError(
             f"data.path: got images of type {images.dtype} and shape {images.shape}, allowed uint8, n h w or n h w c"
         )
+    if found is not None and not np.issubdtype(found.dtype, np.integer):
+        raise InputError(f"data.path: got labels of type {found.dtype}, allowed whole numbers; convert them")
+    labels = None if found is None else found.astype(np.int64)
     if labels is not None and len(labels) != len(images):
         raise InputError(f"data.path: got {len(labels)} labels, allowed {len(images)}, one per image")
     return _fit(spec, images if images.ndim == 4 else images[..., None]), labels
@@ -255,7 +274,12 @@ def fit_picture(image: Any, spec: DataSpec) -> np.ndarray:
     """Pixels of a Pillow image, cut square from the middle and brought to the spec's size and channels."""
     from PIL import Image, ImageOps
 
-    picture = ImageOps.exif_transpose(image).convert("L" if spec.channels == 1 else "RGB")
+    picture = ImageOps.exif_transpose(image)
+    if picture.mode.startswith("I"):  # 16 bits: the high byte, and the low one where nothing is above it
+        values = np.asarray(picture).astype(np.int64)
+        values = values >> 8 if values.max(initial=0) > 255 else values
+        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    picture = picture.convert("L" if spec.channels == 1 else "RGB")
     assert spec.size is not None
     picture = ImageOps.fit(
         picture,
@@ -298,6 +322,10 @@ def _fit(spec: DataSpec, images: np.ndarray) -> np.ndarray:
     """The images at the spec's size and number of channels."""
     from PIL import Image
 
+    if images.shape[3] not in (1, 3) or min(images.shape[1:3]) < 8:
+        raise InputError(
+            f"data: got images of shape {images.shape[1:]}, allowed h w 1 or h w 3 from 8 pixels a side; convert them"
+        )
     if images.shape[3] != spec.channels:
         if images.shape[3] == 3:
             weights = np.array([0.299, 0.587, 0.114])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from poolproof.errors import InputError
 from poolproof.files import hash_json, replace_file, write_json
 from poolproof.simulate.generator import AbstractGenerator, Samples, State
-from poolproof.simulate.loop import Generation, History
+from poolproof.simulate.loop import OUT_OF_MEMORY, Generation, History
 from poolproof.simulate.loop_spec import TrainedArm, TrainedLoopSpec
 from poolproof.simulate.training_pool import Part
 
@@ -53,6 +52,8 @@ class Chain:
 def make_chain(root: Path, spec: TrainedLoopSpec, arm: TrainedArm, seed: int, data_sha256: str) -> Chain:
     """The chain of an arm and seed. More generations, seeds or arms leave the chains that are there as they are.
 
+    Labels decide nothing: arms of the same options share a folder.
+
     Args:
         root: folder of the whole loop.
         spec: what to do.
@@ -69,8 +70,9 @@ def make_chain(root: Path, spec: TrainedLoopSpec, arm: TrainedArm, seed: int, da
         "seed": seed,
     }
     identity["data"] = {key: value for key, value in whole["data"].items() if key != "path"}
-    name = re.sub(r"[^a-z0-9]+", "-", arm.label.lower()).strip("-")[:40] or "arm"
-    folder = root / "runs" / f"{name}-{hash_json(identity)[:12]}-seed-{seed}"
+    if spec.has_policies:  # measured against what the witness leaves of the reference
+        identity["witness"] = True
+    folder = root / "runs" / f"{hash_json(identity)[:16]}-seed-{seed}"
     return Chain(arm, seed, folder, identity)
 
 
@@ -99,6 +101,14 @@ def open_chain(chain: Chain) -> None:
         raise InputError(
             f"--out: got {str(chain.folder)!r} ({error.strerror}), allowed a folder that can be written"
         ) from error
+
+
+def drop_out_of_memory(chain: Chain) -> None:
+    """Removes a last generation that failed for lack of memory, so that it is tried again."""
+    n = count_finished(chain)
+    row = read_row(chain, n) if n else None
+    if row is not None and row["status"] == "failed" and str(row["why"]).startswith(OUT_OF_MEMORY):
+        shutil.rmtree(chain.generation_folder(n))
 
 
 def count_finished(chain: Chain) -> int:
@@ -158,11 +168,11 @@ def read_history(chain: Chain, number: int) -> History:
     first = 2 if mixing.n_kept is None else max(2, number - mixing.n_kept + 1)
     parts = []
     for each in range(first, number if mixing.n_kept != 1 else first):
-        arrays = _read_arrays(chain.generation_folder(each) / "synthetic.safetensors")
+        arrays = read_arrays(chain.generation_folder(each) / "synthetic.safetensors")
         if "images" in arrays:
             parts.append(Part(arrays["images"], arrays.get("labels"), arrays["is_marked"]))
     witness = chain.generation_folder(1) / "witness.safetensors"
-    return History(models, tuple(parts), _read_arrays(witness)["images"] if witness.exists() else None)
+    return History(models, tuple(parts), read_arrays(witness)["images"] if witness.exists() else None)
 
 
 def read_model(chain: Chain, number: int) -> AbstractGenerator:
@@ -171,7 +181,7 @@ def read_model(chain: Chain, number: int) -> AbstractGenerator:
     Raises:
         InputError: its file is missing or damaged.
     """
-    return chain.arm.generator.restore(_read_arrays(chain.generation_folder(number) / "model.safetensors"))
+    return chain.arm.generator.restore(read_arrays(chain.generation_folder(number) / "model.safetensors"))
 
 
 def read_shown(chain: Chain, number: int) -> tuple[Samples, np.ndarray | None] | None:
@@ -179,7 +189,7 @@ def read_shown(chain: Chain, number: int) -> tuple[Samples, np.ndarray | None] |
     path = chain.generation_folder(number) / "shown.safetensors"
     if not path.exists():
         return None
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
     return arrays["images"], arrays.get("labels")
 
 
@@ -238,7 +248,12 @@ def _write_arrays(path: Path, arrays: State) -> None:
         temporary.write_bytes(content)
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that was written here.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -11,6 +11,7 @@ import pickle
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Final
 
@@ -21,13 +22,15 @@ from poolproof.files import hash_json, replace_file, write_json
 from poolproof.processes import die_with_parent
 from poolproof.simulate.classifier import fit_classifier, restore_classifier
 from poolproof.simulate.gaussian import Gaussian
-from poolproof.simulate.loop import Setting, prepare_setting, run_generation, stream
+from poolproof.simulate.loop import Setting, prepare_setting, run_generation, set_witness_apart, stream
 from poolproof.simulate.loop_spec import TrainedLoopSpec, describe
 from poolproof.simulate.real_data import LAWS, RealData, load_real
 from poolproof.simulate.record import (
     Chain,
     count_finished,
     drop_models,
+    drop_out_of_memory,
+    read_arrays,
     read_history,
     read_row,
     write_generation,
@@ -65,7 +68,10 @@ def lay_data(root: Path, spec: TrainedLoopSpec, data: RealData) -> None:
         folder, digest = root / "data", data.digest()
         page = folder / "data.json"
         if page.exists():
-            found = json.loads(page.read_text("utf-8"))
+            try:
+                found = json.loads(page.read_text("utf-8"))
+            except ValueError as error:
+                raise _damaged(root) from error
             if found.get("sha256") != digest:
                 raise InputError(
                     f"--out: got {str(root)!r} with a loop of other real data, allowed an empty folder or one of the "
@@ -124,9 +130,24 @@ def load_setting(root: Path, spec: TrainedLoopSpec) -> Setting:
         data = load_real(spec.data)
     else:
         parts = {name: root / "data" / f"{name}.npy" for name in PARTS}
-        arrays = {name: np.load(path, allow_pickle=False) for name, path in parts.items() if path.exists()}
+        try:
+            arrays = {
+                name: np.load(path, allow_pickle=False) for name, path in parts.items() if path.exists()
+            }
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(root) from error
+        if not {"supply", "reference"} <= set(arrays):
+            raise _damaged(root)
         data = RealData(**{name: arrays.get(name) for name in PARTS})  # pyright: ignore[reportArgumentType]
-    return prepare_setting(spec, data, make_yardstick(root, spec, data))
+    data, witness = set_witness_apart(spec, data)
+    return prepare_setting(spec, data, make_yardstick(root, spec, data), witness)
+
+
+def _damaged(root: Path) -> InputError:
+    return InputError(
+        f"--out: got {str(root / 'data')!r} with missing or damaged files, allowed them as they were written; remove "
+        "that folder, and it is made again"
+    )
 
 
 def make_yardstick(root: Path, spec: TrainedLoopSpec, data: RealData) -> Yardstick:
@@ -140,10 +161,7 @@ def make_yardstick(root: Path, spec: TrainedLoopSpec, data: RealData) -> Yardsti
         law = Gaussian.standard(spec.data.dim) if spec.data.kind == "normal" else None
         return point_yardstick(data.reference, k=measure.k, law=law)
     if measure.features == "classifier":
-        from safetensors.numpy import load
-
-        path = _classifier_path(root, spec)
-        state = {name: array.copy() for name, array in load(path.read_bytes()).items()}
+        state = read_arrays(_classifier_path(root, spec))
         return classifier_yardstick(
             data.reference, restore_classifier(state, measure.classifier), k=measure.k
         )
@@ -157,8 +175,9 @@ def make_yardstick(root: Path, spec: TrainedLoopSpec, data: RealData) -> Yardsti
 
 
 @functools.lru_cache(maxsize=2)
-def _unpack_setting(root: Path, packed: bytes) -> Setting:
-    """The setting of a pickled spec, which this program pickled itself; remembered within a worker."""
+def _unpack_setting(root: Path, packed: bytes, data_sha256: str) -> Setting:
+    """The setting of a pickled spec, which this program pickled itself; remembered within a worker by spec and data."""
+    del data_sha256
     return load_setting(root, pickle.loads(packed))
 
 
@@ -175,7 +194,7 @@ def advance(root: Path, packed: bytes, chain: Chain, keep_models: bool) -> bool:
         InputError: options that do not fit, a damaged file of an earlier generation, or a full disk.
     """
     with one_blas_thread():
-        setting = _unpack_setting(root, packed)
+        setting = _unpack_setting(root, packed, str(chain.identity["data_sha256"]))
         number = count_finished(chain) + 1
         generation = run_generation(setting, chain.arm, chain.seed, number, read_history(chain, number))
         try:
@@ -220,7 +239,13 @@ def run_chains(
         InputError: see `advance`. What is finished stays.
     """
     packed = pickle.dumps(spec)
-    waiting = [chain for chain in chains if _has_more(spec, chain)]
+    longest: dict[Path, Chain] = {}
+    for chain in chains:  # arms of the same options are one chain, and the curve may be the start of another
+        drop_out_of_memory(chain)
+        known = longest.get(chain.folder)
+        if known is None or count_generations(spec, chain) > count_generations(spec, known):
+            longest[chain.folder] = chain
+    waiting = [chain for chain in longest.values() if _has_more(spec, chain)]
     n_done = 0
 
     def tick() -> None:
@@ -247,7 +272,13 @@ def run_chains(
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     chain = running.pop(future)
-                    goes_on = future.result()
+                    try:
+                        goes_on = future.result()
+                    except BrokenProcessPool as error:
+                        raise InputError(
+                            f"--workers: got {n_workers}, of which one was killed, most likely for lack of memory, "
+                            "allowed fewer; finished generations stay, and the same command goes on"
+                        ) from error
                     tick()
                     if goes_on and _has_more(spec, chain):
                         waiting.insert(0, chain)

@@ -104,19 +104,39 @@ def tell_findings(summary: pd.DataFrame, document: Mapping[str, Any]) -> list[st
     import pandas as pd
 
     table = pd.DataFrame(document.get("rows", []), columns=document.get("columns"))
-    floor = (document.get("reference") or {}).get("halves") or {}
+    reference = document.get("reference") or {}
+    floor = reference.get("halves") or {}
     told = _floor_words(floor)
+    if reference.get("n_halves") != reference.get("n_measured"):  # distances of other numbers do not compare
+        floor = {}
     arms = list(dict.fromkeys(summary["arm"]))
     told += [each for arm in arms for each in _arm_words(arm, summary, table, floor)]
     told += _mark_words(summary, table)
     if len(table):
-        told += [each for arm in arms for each in _policy_words(arm, arms, table)]
+        options = {each.get("label"): each for each in (document.get("spec") or {}).get("arms", [])}
+        told += [each for arm in arms for each in _policy_words(arm, arms, table, options)]
     told += _size_words(document.get("effective_size"))
+    told += _repeat_words(arms, table)
     n_failed = len(document.get("failed") or [])
     if n_failed:
         told.append(
             f"{counted(n_failed, 'generation')} failed and {'is' if n_failed == 1 else 'are'} left out."
         )
+    return told
+
+
+def _repeat_words(arms: Sequence[str], table: pd.DataFrame) -> list[str]:
+    """Which arms' fresh real data are not all new."""
+    if "n_repeated" not in table.columns:
+        return []
+    told = []
+    for arm in arms:
+        rows = table[table["arm"] == arm]
+        most = float(np.nan_to_num(_floats(rows["n_repeated"])).max(initial=0))
+        if most > 0:
+            told.append(
+                f"{arm}: real data ran out, and up to {number(most)} of a generation's fresh ones had been used before."
+            )
     return told
 
 
@@ -126,7 +146,7 @@ def _floor_words(floor: Mapping[str, Any]) -> list[str]:
         for name in ("frechet_distance", "precision", "recall")
         if floor.get(name) is not None
     ]
-    return [f"The best to be had, two halves of the real data: {', '.join(words)}."] if words else []
+    return [f"The best to be had, real data against real data: {', '.join(words)}."] if words else []
 
 
 def _arm_words(arm: str, summary: pd.DataFrame, table: pd.DataFrame, floor: Mapping[str, Any]) -> list[str]:
@@ -139,12 +159,12 @@ def _arm_words(arm: str, summary: pd.DataFrame, table: pd.DataFrame, floor: Mapp
     for name, (first, last) in known.items():
         notes = _change_notes(arm, name, first, last, table)
         if name == "frechet_distance" and (floor.get(name) or 0) > 0:
-            notes.append(f"{_times(last['mean'] / floor[name])} the halves'")
+            notes.append(f"{_times(last['mean'] / floor[name])} that of real data")
         words.append(f"{_lower(FIGURES[name].heading)} {_from_to(name, first, last, notes)}")
     return [f"{arm}, {_when(list(known.values()))}: {', '.join(words)}."]
 
 
-_LED: Final = ("frechet_distance", "squared_w2", "precision", "recall")
+_LED: Final = ("frechet_distance", "squared_w2", "precision", "recall", "n_modes")
 """Figures that the sentence of an arm names."""
 
 
@@ -229,8 +249,10 @@ def _difference(before: Mapping[Any, float], after: Mapping[Any, float]) -> tupl
     return mean, error, n
 
 
-def _policy_words(arm: str, arms: Sequence[str], table: pd.DataFrame) -> list[str]:
-    """What an arm's policy took away and what that did to the distance, against the same pool without it."""
+def _policy_words(
+    arm: str, arms: Sequence[str], table: pd.DataFrame, options: Mapping[Any, Mapping[str, Any]]
+) -> list[str]:
+    """What an arm's policy took away and what that did to the distance, against the same loop without it."""
     real, synthetic = kept_shares(arm, table)
     if (real is None and synthetic is None) or not {real, synthetic} - {None, 1.0}:
         return []
@@ -240,13 +262,12 @@ def _policy_words(arm: str, arms: Sequence[str], table: pd.DataFrame) -> list[st
     like = [
         other
         for other in arms
-        if other != arm
-        and not set(kept_shares(other, table)) - {None, 1.0}
-        and _last_pool(other, table) == _last_pool(arm, table) is not None
+        if other != arm and _is_same_without_policy(options.get(arm), options.get(other))
     ]
     if len(like) != 1 or "frechet_distance" not in table.columns:
         return [f"{words}."]
-    generation = _last_pool(arm, table)[0]
+    both = table[(table["status"] == "done") & table["arm"].isin([arm, like[0]])]
+    generation = int(both.groupby("arm")["generation"].max().min())
     mine, theirs = (_by_seed(each, "frechet_distance", generation, table) for each in (arm, like[0]))
     if not mine or not theirs:
         return [f"{words}."]
@@ -266,7 +287,8 @@ def kept_shares(arm: str, table: pd.DataFrame) -> tuple[float | None, float | No
 
     None where there were none.
     """
-    rows = table[(table["arm"] == arm) & (table["status"] == "done")]
+    # no policy acts in generation 1
+    rows = table[(table["arm"] == arm) & (table["status"] == "done") & (table["generation"] > 1)]
     shares: list[float | None] = []
     for kept, before in (("kept_real", ("n_fresh", "n_fixed")), ("kept_synthetic", ("n_synthetic",))):
         if not {kept, *before} <= set(table.columns):
@@ -277,17 +299,16 @@ def kept_shares(arm: str, table: pd.DataFrame) -> tuple[float | None, float | No
     return shares[0], shares[1]
 
 
-def _last_pool(arm: str, table: pd.DataFrame) -> Any:
-    """An arm's last generation and the pool before the policy; None where nothing was done."""
-    rows = table[(table["arm"] == arm) & (table["status"] == "done")]
-    if rows.empty:
-        return None
-    row = rows.sort_values("generation").iloc[-1]
-    return (int(row["generation"]), *(row.get(name) for name in ("n_fresh", "n_fixed", "n_synthetic")))
+def _is_same_without_policy(mine: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Whether the second arm is the first one with everything kept."""
+    if mine is None or other is None or (other.get("policy") or {}).get("kind") not in (None, "KeepAll"):
+        return False
+    left_out = ("label", "policy")
+    return all(mine.get(key) == other.get(key) for key in {*mine, *other} if key not in left_out)
 
 
 def _size_words(size: Mapping[str, Any] | None) -> list[str]:
-    told = []
+    told = [f"The curve of real data alone: {size['why']}."] if size and size.get("why") else []
     for verdict, words in (
         (True, "Admissible"),
         (False, "Not admissible"),

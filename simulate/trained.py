@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from poolproof.simulate.loop import Setting, stream
 from poolproof.simulate.loop_page import write_loop
 from poolproof.simulate.loop_spec import TrainedLoopSpec
 from poolproof.simulate.measures import halves_measures
-from poolproof.simulate.real_data import DataSpec, RealData, load_real
+from poolproof.simulate.real_data import DataSpec, load_real
 from poolproof.simulate.record import Chain, lock_folder, make_chain, open_chain, read_row, read_shown
 from poolproof.simulate.schedule import count_generations, lay_data, load_setting, run_chains
 from poolproof.simulate.summary import summarise_generations
@@ -87,7 +88,8 @@ def run_trained(
     with lock_folder(out):
         data = load_real(spec.data, read_pool=read_pool)
         digest = data.digest()
-        lay_data(out, spec, data)
+        with _told_in_one_line(out):
+            lay_data(out, spec, data)
         setting = load_setting(out, spec)
         arms = (*spec.real_only(), *spec.arms)
         chains = [make_chain(out, spec, arm, seed, digest) for seed in spec.seeds for arm in arms]
@@ -100,10 +102,22 @@ def run_trained(
             out, spec, chains, n_workers=n_workers, keep_models=keep_models, on_generation=on_generation
         )
         table, curve = collect_rows(spec, chains)
-        document = _document(spec, setting, data, table, curve, digest)
+        document = _document(spec, setting, table, curve, digest)
         document["manifest"] |= {"command": command, "seconds": round(time.monotonic() - started, 3)}
-        paths = write_loop(document, table, _strips(spec, chains), out)
+        with _told_in_one_line(out):
+            paths = write_loop(document, table, _strips(spec, chains), out)
     return TrainedStudy(spec, table, document, paths)
+
+
+@contextlib.contextmanager
+def _told_in_one_line(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"--out: got {str(out)!r} ({error.strerror}), allowed a folder with room that can be written; finished "
+            "generations stay, and the same command goes on"
+        ) from error
 
 
 def _default_workers() -> int:
@@ -141,6 +155,8 @@ def collect_rows(spec: TrainedLoopSpec, chains: Sequence[Chain]) -> tuple[pd.Dat
             else:
                 loops.append(row)
     table = pd.DataFrame(loops)
+    if "frechet_distance" not in table:
+        table["frechet_distance"] = np.nan
     figures = [name for name in table.columns if name not in (*_KEYS, "note") and not name.startswith("n_")]
     table = table.astype({name: float for name in figures})
     for name in ("n_e", "ratio"):
@@ -152,14 +168,12 @@ def collect_rows(spec: TrainedLoopSpec, chains: Sequence[Chain]) -> tuple[pd.Dat
 
 
 def _document(
-    spec: TrainedLoopSpec,
-    setting: Setting,
-    data: RealData,
-    table: pd.DataFrame,
-    curve: pd.DataFrame,
-    digest: str,
+    spec: TrainedLoopSpec, setting: Setting, table: pd.DataFrame, curve: pd.DataFrame, digest: str
 ) -> dict[str, Any]:
-    failed = table[table["status"] == "failed"]
+    import pandas as pd
+
+    both = pd.concat([each for each in (table, curve) if len(each)])
+    failed = both[both["status"] == "failed"]
     sizes = None if spec.effective_size is None else _effective_sizes(spec, table, curve)
     summary = summarise_generations(table)
     return {
@@ -172,7 +186,7 @@ def _document(
         "summary": [
             {str(key): _plain(value) for key, value in row.items()} for row in summary.to_dict("records")
         ],
-        "reference": _reference(spec, setting, data),
+        "reference": _reference(spec, setting),
         "effective_size": sizes,
         "failed": [
             {key: _plain(row[key]) for key in ("arm", "seed", "generation", "why")}
@@ -188,10 +202,10 @@ def _document(
     }
 
 
-def _reference(spec: TrainedLoopSpec, setting: Setting, data: RealData) -> dict[str, Any]:
+def _reference(spec: TrainedLoopSpec, setting: Setting) -> dict[str, Any]:
     """What real data score on the yardstick, at the size that generations are measured by where there are enough."""
     rng = stream(spec.data.seed, 0, "measure")
-    n = setting.n_measured
+    n, data = setting.n_measured, setting.data
     if data.draw is not None:
         supply, labels = data.draw(n, rng), None
     else:
@@ -201,6 +215,7 @@ def _reference(spec: TrainedLoopSpec, setting: Setting, data: RealData) -> dict[
     return {
         "n": len(data.reference),
         "n_halves": n,
+        "n_measured": setting.n_measured,
         "n_features": setting.yardstick.n_features,
         "features": spec.measure.features,
         "classifier_accuracy": None
@@ -214,6 +229,11 @@ def _effective_sizes(spec: TrainedLoopSpec, table: pd.DataFrame, curve: pd.DataF
     """The real-only curve, and what the loops' ends are worth on it; the table gets n_e by generation."""
     assert spec.effective_size is not None
     done = curve[curve["status"] == "done"]
+    if done.empty:
+        return {"curve": [], "arms": [], "why": "every model of real data alone failed"}
+    table["n_e_from"] = table["frechet_distance"]
+    if "model_distance" in table:
+        table["n_e_from"] = table["model_distance"].fillna(table["frechet_distance"])
     found: dict[str, Any] = {"curve": [], "arms": []}
     for n, distances in done.groupby("n")["frechet_distance"]:
         count = len(distances)
@@ -228,7 +248,7 @@ def _effective_sizes(spec: TrainedLoopSpec, table: pd.DataFrame, curve: pd.DataF
     for arm in spec.arms:
         n_real = arm.mixing.n_fresh + arm.mixing.n_fixed
         mine = table[(table["arm"] == arm.label) & (table["status"] == "done")]
-        for position, distance in mine["frechet_distance"].items():
+        for position, distance in mine["n_e_from"].items():
             size = real_only.invert(float(distance), 0.0, n_draws=100, rng=np.random.default_rng(0))
             if size.point is not None:
                 table.loc[position, "n_e"] = size.point  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -237,14 +257,29 @@ def _effective_sizes(spec: TrainedLoopSpec, table: pd.DataFrame, curve: pd.DataF
         last = mine[mine["generation"] > spec.n_generations - spec.effective_size.last]
         if n_real and len(last):
             found["arms"].append(_place_arm(arm.label, n_real, last, real_only))
+    del table["n_e_from"]
     return found
 
 
 def _place_arm(label: str, n_real: int, last: pd.DataFrame, curve: RealOnlyCurve) -> dict[str, Any]:
     """n_e over n_real of the mean of a loop's last generations, by seed; what is beyond the curve is a bound."""
-    means = last.groupby("seed")["frechet_distance"].mean()
-    error = float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else 0.0
-    size = curve.invert(float(means.mean()), error, rng=np.random.default_rng(0))
+    means = last.groupby("seed")["n_e_from"].mean()
+    n = len(means)
+    if n < 2:
+        size = curve.invert(float(means.mean()), 0.0, rng=np.random.default_rng(0))
+        why = "one seed shows no error of the loop, so there is no verdict; run more seeds"
+        ratio = None if size.point is None else size.point / n_real
+        return {
+            "arm": label,
+            "n_real": n_real,
+            "ratio": ratio,
+            "lower": None,
+            "upper": None,
+            "why": why,
+            "admissible": None,
+        }
+    error = float(means.std(ddof=1) / np.sqrt(n))
+    size = curve.invert(float(means.mean()), error, dof=n - 1, rng=np.random.default_rng(0))
     lower = None if size.lower is None else size.lower / n_real
     upper = None if size.upper is None else size.upper / n_real
     admissible = None
@@ -301,7 +336,9 @@ def _plain(value: Any) -> Any:
 
 def check_runnable(spec: TrainedLoopSpec) -> None:
     """Raises InputError where a spec asks for what this machine has not, before anything is written."""
-    devices = {getattr(getattr(arm.generator, "spec", None), "device", "auto") for arm in spec.arms}
+    specs: list[Any] = [getattr(arm.generator, "spec", None) for arm in spec.arms]
+    specs += [getattr(each, "diffusion", None) for each in specs]
+    devices = {getattr(each, "device", "auto") for each in (*specs, spec.measure.classifier)}
     if "cuda" in devices:
         import torch
 

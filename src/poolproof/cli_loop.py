@@ -155,15 +155,21 @@ def _adapt(
     """The spec with what the command line says instead."""
     from poolproof.simulate.checks import check_count
     from poolproof.simulate.generators import with_device
+    from poolproof.simulate.loop_spec import read_seeds
+    from poolproof.simulate.real_data import LAWS
 
     changes: dict[str, Any] = {}
     if seeds is not None:
         check_count("--seeds", seeds, least=1)
-        changes["seeds"] = tuple(range(seeds))
+        changes["seeds"] = read_seeds(seeds)
     if generations is not None:
         check_count("--generations", generations, least=1)
         changes["n_generations"] = generations
     if data is not None:
+        if spec.data.kind in ("digits", *LAWS):
+            raise InputError(
+                f"--data: got {data!r} for {spec.data.kind}, allowed for data that lie somewhere; leave it out"
+            )
         changes["data"] = replace(spec.data, path=data)
     if device is not None:
         if device not in ("auto", "cpu", "cuda"):
@@ -210,14 +216,14 @@ def _run_trained(
 
 
 def _print_trained(study: TrainedStudy) -> None:
+    from poolproof.page import visible
     from poolproof.simulate.summary import summarise_generations, tell_findings
 
     for sentence in tell_findings(summarise_generations(study.table), study.document):
-        typer.echo(sentence)
+        typer.echo(visible(sentence))
     for row in study.document["failed"]:
-        typer.echo(
-            f"failed      {row['arm']}, seed {row['seed']}, generation {row['generation']}: {row['why']}"
-        )
+        where = f"{row['arm']}, seed {row['seed']}, generation {row['generation']}"
+        typer.echo(f"failed      {visible(where)}: {row['why']}")
     typer.echo(f"page        {next(path for path in study.paths if path.suffix == '.html')}")
     tables = [str(path) for path in study.paths if path.suffix in (".parquet", ".csv", ".json")]
     typer.echo(f"tables      {', '.join(tables)}")

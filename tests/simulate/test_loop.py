@@ -147,7 +147,7 @@ def test_real_items_follow_one_order_without_repeats_until_used_up() -> None:
     supply = np.arange(60, dtype=np.float64)[:, None] + 0.5
     data = RealData(supply, None, np.arange(100, dtype=np.float64)[:, None], None)
     spec = make_setting({"n_fixed": 10, "n_fresh": 15, "n_synthetic": 5, "n_initial": 20}).spec
-    setting = Setting(spec, data, point_yardstick(data.reference), None)
+    setting = Setting(spec, data, point_yardstick(data.reference), None, data.reference[:0])
     arm = spec.arms[0]
     first, part, n_repeated = gather_pool(setting, arm, 4, 1, History())
     assert (len(first), part, n_repeated) == (20, None, 0)
@@ -302,5 +302,5 @@ def test_more_real_items_than_there_are_is_refused() -> None:
     """The first model cannot learn from more real items than the supply has."""
     spec = make_setting({"n_fixed": 100, "n_synthetic": 5}).spec
     data = RealData(np.zeros((60, 1)), None, np.arange(40.0)[:, None], None)
-    with pytest.raises(InputError, match="got 100 real samples for the first model of 'only'"):
+    with pytest.raises(InputError, match="got 100 real samples for a model of 'only'"):
         prepare_setting(spec, data, point_yardstick(data.reference))

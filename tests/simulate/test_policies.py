@@ -35,7 +35,7 @@ ALL_POLICIES = [
     WeighFlagged(SetRates(0.9, 0.05), 0.25),
     KeepBest(0.5),
     DropFlagged(DetectorFlags(0.1)),
-    CallablePolicy(lambda pool, witness, rng: rng.random(len(pool)) < 0.5),
+    CallablePolicy("half", lambda pool, witness, rng: rng.random(len(pool)) < 0.5),
 ]
 
 
@@ -198,7 +198,7 @@ def test_answers_that_cannot_be_trained_on_are_refused(
     """A policy of the user's own is checked like ours."""
     pool, witness = make_points(50, 50, rng)
     with pytest.raises(InputError, match=message):
-        apply_policy(CallablePolicy(answer), pool, witness, rng=rng)
+        apply_policy(CallablePolicy("own", answer), pool, witness, rng=rng)
 
 
 def test_every_policy_is_read_from_a_table() -> None:

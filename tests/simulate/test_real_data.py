@@ -113,7 +113,7 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, rng: np.random.Generator) -
     for name, arrays, message in (
         ("floats", {"images": np.zeros((30, 8, 8))}, "type float64"),
         ("nothing", {"other": np.zeros(3)}, "arrays x_train, or images"),
-        ("labels", {"images": np.zeros((30, 8, 8), np.uint8), "labels": np.zeros(3)}, "got 3 labels"),
+        ("labels", {"images": np.zeros((30, 8, 8), np.uint8), "labels": np.zeros(3, int)}, "got 3 labels"),
         (
             "gaps",
             {"images": np.zeros((30, 8, 8), np.uint8), "labels": np.arange(30) % 2 * 2},

@@ -15,9 +15,12 @@ import pytest
 from poolproof.errors import InputError
 from poolproof.simulate import record, schedule, trained
 from poolproof.simulate.generator import GeneratorDiverged
+from poolproof.simulate.loop import set_witness_apart
 from poolproof.simulate.loop_spec import TrainedLoopSpec, parse_trained_loop
 from poolproof.simulate.normal import NormalGenerator
-from poolproof.simulate.record import lock_folder, make_chain, read_row
+from poolproof.simulate.real_data import load_real
+from poolproof.simulate.record import Chain, lock_folder, make_chain, read_row
+from poolproof.simulate.schedule import lay_data
 from poolproof.simulate.trained import TrainedStudy, run_trained
 
 ARMS: list[Mapping[str, Any]] = [
@@ -68,6 +71,11 @@ def with_page() -> None:
     """Asks for the page."""
 
 
+def chain_of(spec: TrainedLoopSpec, out: Path, arm: int) -> Chain:
+    """Where the generations of an arm's first seed lie."""
+    return make_chain(out, spec, spec.arms[arm], spec.seeds[0], load_real(spec.data).digest())
+
+
 def figures(study: TrainedStudy) -> pd.DataFrame:
     """The table without its times."""
     return study.table.drop(columns=["fit_seconds", "sample_seconds"])
@@ -96,7 +104,7 @@ def test_a_loop_writes_tables_document_and_page(tmp_path: Path) -> None:
 
 def test_stopped_and_continued_loops_give_the_same_table(tmp_path: Path) -> None:
     """Two generations, then four more, another seed and another arm, equal one run of everything."""
-    first = make_spec(2, seeds=1, arms=ARMS[:1])
+    first = make_spec(2, seeds=1, arms=ARMS[1:])
     run(first, tmp_path / "parts")
     done: list[int] = []
     study = run(make_spec(4), tmp_path / "parts", on_generation=done.append)
@@ -113,7 +121,7 @@ def test_a_generation_cut_off_in_the_middle_is_done_again(tmp_path: Path) -> Non
     """Without its row a generation does not count, whatever else lies there."""
     spec = make_spec(3, seeds=1)
     whole = run(spec, tmp_path, keep_models=True)
-    last = sorted(tmp_path.glob("runs/mixed-*/generation-0003"))[0]
+    last = chain_of(spec, tmp_path, 1).generation_folder(3)
     (last / record.ROW).unlink()
     (last / "model.safetensors").write_bytes(b"half of it")
     pd.testing.assert_frame_equal(figures(run(spec, tmp_path)), figures(whole))
@@ -131,17 +139,19 @@ def test_weights_are_kept_only_where_asked_or_needed(tmp_path: Path) -> None:
     """Models that no later generation draws from are removed, unless the user keeps all."""
     run(make_spec(4, seeds=1), tmp_path / "lean")
     run(make_spec(4, seeds=1), tmp_path / "all", keep_models=True)
-    lean = {path.parent.parent.name[:5]: 0 for path in tmp_path.glob("lean/runs/*/*/model.safetensors")}
-    for path in tmp_path.glob("lean/runs/*/*/model.safetensors"):
-        lean[path.parent.parent.name[:5]] += 1
-    assert lean == {"synth": 1, "mixed": 2}
+    spec = make_spec(4, seeds=1)
+    kept = [
+        len(list(chain_of(spec, tmp_path / "lean", arm).folder.glob("*/model.safetensors"))) for arm in (0, 1)
+    ]
+    assert kept == [1, 2]
     assert len(list(tmp_path.glob("all/runs/*/*/model.safetensors"))) == 8
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     """A finished generation whose weights are broken stops the loop with one line."""
     run(make_spec(2, seeds=1), tmp_path)
-    sorted(tmp_path.glob("runs/synthetic-*/generation-0002/model.safetensors"))[0].write_bytes(b"broken")
+    folder = chain_of(make_spec(2, seeds=1), tmp_path, 0).generation_folder(2)
+    (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"generation-0002/model\.safetensors'?, missing or damaged"):
         run(make_spec(3, seeds=1), tmp_path)
 
@@ -150,7 +160,7 @@ def test_a_folder_of_another_spec_is_refused(tmp_path: Path) -> None:
     """Generations of another spec in a chain's folder are never gone on from."""
     spec = make_spec(2, seeds=1)
     run(spec, tmp_path)
-    path = sorted(tmp_path.glob("runs/synthetic-*/spec.json"))[0]
+    path = sorted(tmp_path.glob("runs/*/spec.json"))[0]
     identity = json.loads(path.read_text())
     path.write_text(json.dumps(identity | {"seed": 7}))
     with pytest.raises(InputError, match="generations of another spec"):
@@ -166,7 +176,7 @@ def test_other_options_get_a_folder_of_their_own(tmp_path: Path) -> None:
     names = set()
     for arm in (
         ARMS[0],
-        {**ARMS[0], "label": "synthetic "},
+        {**ARMS[0], "label": "Another name"},
         {**ARMS[0], "sampling_bias": 0.9},
         {**ARMS[0], "n_initial": 50},
     ):
@@ -253,3 +263,116 @@ def test_effective_size_of_a_normal_law_is_its_own_number(tmp_path: Path) -> Non
     assert len(study.document["effective_size"]["curve"]) == 5
     assert study.table["n_e"].notna().any()
     assert "real_only" not in json.dumps(study.document["rows"])
+
+
+@pytest.mark.theory
+def test_sampling_bias_of_the_measuring_costs_no_real_samples(tmp_path: Path) -> None:
+    """n_e compares models: an arm that samples with a bias and learns from real data alone is worth its real data."""
+    spec = make_spec(
+        4,
+        seeds=5,
+        arms=[{"label": "curve", "n_fresh": 60}, {"label": "biased", "n_fresh": 60, "sampling_bias": 0.5}],
+        effective_size={"n_real": [15, 30, 60, 120, 240], "last": 2},
+        measure={"features": "identity", "n_samples": 400},
+        data={"kind": "normal", "dim": 5, "n_reference": 1000},
+        mark={"scheme": "shift", "amplitude": 1},
+    )
+    study = run(spec, tmp_path)
+    biased = study.document["effective_size"]["arms"][1]
+    assert biased["lower"] <= 1 <= biased["upper"]
+    rows = study.table[study.table["arm"] == "biased"]
+    assert (rows["frechet_distance"] > 2 * rows["model_distance"]).mean() > 0.8
+
+
+def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
+    """Without an error of the loop its n_e has no interval, and the reason is told."""
+    spec = make_spec(
+        3, seeds=1, arms=[{"label": "a", "n_fresh": 60}], effective_size={"n_real": [30, 60, 120], "last": 1}
+    )
+    sizes = run(spec, tmp_path).document["effective_size"]
+    assert sizes["arms"] == []
+    assert "one seed" in sizes["why"]
+
+
+def test_equal_arms_share_their_work_under_any_label(tmp_path: Path) -> None:
+    """Arms of the same options are run once, whatever their labels are, and so is the start of the curve."""
+    done: list[int] = []
+    arms = [
+        {"label": "Control", "n_fresh": 60},
+        {"label": "control!", "n_fresh": 60},
+        {"label": "\u5bf9", "n_fresh": 60},
+    ]
+    spec = make_spec(3, seeds=2, arms=arms, effective_size={"n_real": [30, 60], "last": 1})
+    study = run(spec, tmp_path, on_generation=done.append)
+    assert len(done) == 2 * (3 + 1)
+    assert study.table.groupby("arm")["frechet_distance"].nunique().tolist() == [6, 6, 6]
+
+
+def test_lack_of_memory_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generation that failed for want of memory is run again by the same command."""
+    spec = make_spec(2, seeds=1, arms=ARMS[:1])
+    with monkeypatch.context() as patch:
+
+        def fail(*args: Any, **options: Any) -> None:
+            raise MemoryError
+
+        patch.setattr(NormalGenerator, "fit", fail)
+        assert run(spec, tmp_path).document["failed"][0]["why"].startswith("out of memory")
+    assert run(spec, tmp_path).document["failed"] == []
+
+
+def test_policies_learn_from_real_items_that_nothing_is_measured_against() -> None:
+    """A quarter of the reference is set apart where an arm has a policy, and none where there is none."""
+    spec = make_spec(2, data={"kind": "digits"}, arms=ARMS[1:], mark={"scheme": "presence"}, measure={})
+    data = load_real(spec.data)
+    rest, witness = set_witness_apart(spec, data)
+    assert (len(witness), len(rest.reference)) == (224, 674)
+    together = {each.tobytes() for each in witness} & {each.tobytes() for each in rest.reference}
+    assert not together
+    plain = make_spec(2, arms=ARMS[:1])
+    assert len(set_witness_apart(plain, data)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"effective_size": {"n_real": [30, 60], "last": 4}}, "effective_size.last: got 4 of 4 generations"),
+        ({"arms": [{**ARMS[0], "mark_share": 1.0, "mark_generations": [9]}]}, "mark_generations: got 9"),
+        (
+            {"arms": [{**ARMS[0], "policy": {"kind": "drop-flagged", "flags": {"kind": "mark"}}}]},
+            "policy.flags: got 'mark'",
+        ),
+        ({"measure": {"features": "identity", "n_samples": 10, "k": 10}}, "measure.k: got 10 for 10 samples"),
+        ({"measure": {"features": "identity", "n_samples": 2**62}}, "n_samples: got"),
+        ({"seeds": 10**9}, "seeds: got 1000000000"),
+        ({"data": {"kind": "normal", "dim": 10**8}}, "dim: got 100000000"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_trained(
+    changes: Mapping[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mistakes of a spec are told at once, not after the first generation."""
+    monkeypatch.setattr(schedule, "run_generation", lambda *args: pytest.fail("a generation was run"))
+    with pytest.raises(InputError, match=message):
+        run(make_spec(4, **changes), tmp_path)
+
+
+def test_damaged_shared_data_are_named(tmp_path: Path) -> None:
+    """Files that all workers share are refused in one line when they are cut."""
+    spec = make_spec(
+        2,
+        seeds=1,
+        data={"kind": "digits"},
+        generator={"kind": "flow", "n_epochs": 1, "hidden": 8, "n_layers": 2},
+        arms=[{"label": "a", "n_synthetic": 60}],
+        mark={"scheme": "presence"},
+        measure={"classifier": {"n_epochs": 2, "width": 8}},
+    )
+    lay_data(tmp_path, spec, load_real(spec.data))
+    for name in ("supply.npy", "data.json", next(tmp_path.glob("data/*.safetensors")).name):
+        path = tmp_path / "data" / name
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(InputError, match="damaged"):
+            run(spec, tmp_path)
+        path.write_bytes(content)
