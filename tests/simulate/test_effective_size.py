@@ -131,6 +131,27 @@ def test_intervals_hold_the_truth(
     assert held / 250 > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 250)
 
 
+@pytest.mark.coverage
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_intervals_hold_where_the_error_of_the_loop_is_estimated(seeds: int) -> None:
+    """With a Student law for the loop's distance, few seeds do not make intervals too short."""
+    rng, truth, held = np.random.default_rng(12), 150.0, 0
+    distance = exact(power).at(truth)
+    for _ in range(250):
+        runs = distance * (1 + 0.2 * rng.standard_normal(seeds))
+        found = measured(power, spread=0.05, seeds=3, rng=rng).invert(
+            float(runs.mean()),
+            float(runs.std(ddof=1) / math.sqrt(seeds)),
+            dof=seeds - 1,
+            n_draws=400,
+            rng=rng,
+        )
+        lower = 0 if found.lower is None else found.lower
+        upper = math.inf if found.upper is None else found.upper
+        held += lower <= truth <= upper
+    assert held >= 250 * 0.95 - 4 * math.sqrt(250 * 0.95 * 0.05)
+
+
 @pytest.mark.theory
 @pytest.mark.parametrize(("n_real", "n_synthetic", "bias"), [(60, 60, 1.0), (60, 200, 1.0), (60, 60, 0.7)])
 def test_fresh_loops_of_normal_laws(n_real: int, n_synthetic: int, bias: float) -> None:

@@ -281,7 +281,7 @@ def test_sampling_bias_of_the_measuring_costs_no_real_samples(tmp_path: Path) ->
     biased = study.document["effective_size"]["arms"][1]
     assert biased["lower"] <= 1 <= biased["upper"]
     rows = study.table[study.table["arm"] == "biased"]
-    assert (rows["frechet_distance"] > 2 * rows["model_distance"]).mean() > 0.8
+    assert (rows["frechet_distance"] > 1.4 * rows["model_distance"]).mean() > 0.8
 
 
 def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
