@@ -233,9 +233,9 @@ def test_charts_are_fit_for_a_page(whole: Written) -> None:
 
 
 def test_charts_have_their_lines_and_errors(whole: Written) -> None:
-    """The halves of the real data stand on the charts that they have a figure for; bars are said to be there."""
+    """Real data against real data stand on the charts that they have a figure for; bars are said to be there."""
     for name in ("frechet-distance", "recall"):
-        assert "two halves of the real data" in words(svgs(whole.charts[name].markup)[0])
+        assert "real data against real data" in words(svgs(whole.charts[name].markup)[0])
     assert "guessing" in words(svgs(whole.charts["mark-bit-accuracy"].markup)[0])
     assert "Bars are two standard errors over 2 to 3 seeds." in whole.charts["recall"].words
     wide = words(svgs(whole.charts["frechet-distance"].markup)[0])
