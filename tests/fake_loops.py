@@ -89,7 +89,7 @@ def _row(
     return row | ({name: None for name in figures} if failed else figures)
 
 
-def _options(arm: str) -> dict[str, Any]:
+def arm_options(arm: str) -> dict[str, Any]:
     """What a spec says of an arm: the part before a colon names the loop, the rest its policy."""
     kind = "DropFlagged" if "drop" in arm else "KeepAll"
     return {"label": arm, "mixing": arm.split(":")[0], "policy": {"kind": kind}}
@@ -107,7 +107,7 @@ def fake_document(table: pd.DataFrame, *, title: str = "Digits, four kinds of lo
         "spec": {
             "data": {"kind": "digits", "side": 8},
             "generator": {"kind": "denoiser", "width": 64},
-            "arms": [_options(arm) for arm in arms],
+            "arms": [arm_options(arm) for arm in arms],
         },
         "columns": list(table.columns),
         "rows": table.astype(object).where(table.notna(), None).to_numpy().tolist(),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from fake_loops import FOUR, fake_document, fake_table
+from fake_loops import FOUR, arm_options, fake_document, fake_table
 from scipy import stats
 
 from poolproof.errors import InputError
@@ -32,7 +32,7 @@ def told_of(table: pd.DataFrame, **changes: Any) -> list[str]:
     """The findings of a table whose document has nothing else but the options of its arms."""
     columns, rows = list(table.columns), table.astype(object).where(table.notna(), None).to_numpy().tolist()
     document = {"columns": columns, "rows": rows, "reference": {}, "failed": []} | changes
-    document["spec"] = fake_document(table)["spec"]
+    document["spec"] = {"arms": [arm_options(arm) for arm in dict.fromkeys(table["arm"])]}
     return tell_findings(summarise_generations(table), document)
 
 
