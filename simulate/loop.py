@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, final
 
 import numpy as np
@@ -15,92 +15,21 @@ from poolproof.errors import InputError
 from poolproof.simulate.flaggers import Witness
 from poolproof.simulate.generator import AbstractGenerator, GeneratorDiverged, OtherSamples, Samples
 from poolproof.simulate.laws import count_modes
-from poolproof.simulate.loop_marks import AbstractLoopMark, make_mark
-from poolproof.simulate.loop_spec import TrainedArm, TrainedLoopSpec
+from poolproof.simulate.loop_pool import History, Labels, gather_pool, stream
+from poolproof.simulate.loop_spec import TrainedArm
 from poolproof.simulate.measures import measure_samples, trained_accuracy
-from poolproof.simulate.mixing import bias_schedule
 from poolproof.simulate.policies import KeepAll, apply_policy
-from poolproof.simulate.real_data import MOST_REFERENCE, RealData
-from poolproof.simulate.training_pool import FIXED, FRESH, SYNTHETIC, Part, TrainingPool, make_pool, unmarked
-from poolproof.simulate.yardstick import Yardstick
-
-Labels = Int[np.ndarray, " n"] | None
+from poolproof.simulate.setting import Setting
+from poolproof.simulate.training_pool import Part, TrainingPool
 
 SHOWN: Final = 100
 """Images of each generation that are kept to be looked at; of points ten times as many."""
-
-MOST_WITNESSES: Final = 1000
-"""Known real samples that flaggers learn from."""
 
 LEAST_WITNESSES: Final = 50
 """Known synthetic samples that flaggers learn from, at least; otherwise as many as real ones."""
 
 OUT_OF_MEMORY: Final = "out of memory"
 """What the reason of such a failed generation begins with."""
-
-BLOCK: Final = 4096
-"""Items that a law is drawn in at a time, so that an item's place decides its value."""
-
-PURPOSES: Final = (
-    "data",
-    "pick",
-    "draw",
-    "mark",
-    "policy",
-    "fit",
-    "measure",
-    "witness",
-    "classifier",
-    "model",
-)
-"""What a loop draws random numbers for; each has its own stream in each generation of each seed."""
-
-
-def stream(seed: int, generation: int, purpose: str) -> np.random.Generator:
-    """The random numbers for a purpose in a generation: the same for all arms of a seed, before and after a stop."""
-    key = (generation, PURPOSES.index(purpose))
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """What all arms and seeds of a spec share.
-
-    Attributes:
-        spec: what to do.
-        data: real items; the reference is what generations are measured against.
-        yardstick: what generations are measured by.
-        mark: what is written and searched for; None without.
-        witness: real items that policies may learn from, neither trained on nor measured against.
-    """
-
-    spec: TrainedLoopSpec
-    data: RealData
-    yardstick: Yardstick
-    mark: AbstractLoopMark | None
-    witness: OtherSamples
-
-    @property
-    def n_measured(self) -> int:
-        """Samples that each generation is measured by."""
-        return self.spec.measure.n_samples or min(len(self.data.reference), MOST_REFERENCE)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class History:
-    """What earlier generations left for the next.
-
-    Attributes:
-        models: fitted generators, newest first.
-        kept: synthetic samples that stay in the pool, oldest first.
-        witness: samples of generation 1, for flaggers; None where no policy needs them.
-    """
-
-    models: tuple[AbstractGenerator, ...] = ()
-    kept: tuple[Part, ...] = ()
-    witness: Samples | None = None
 
 
 @final
@@ -125,76 +54,6 @@ class Generation:
     shown: Samples | None = None
     shown_labels: Labels = None
     witness: OtherSamples | None = None
-
-
-def set_witness_apart(spec: TrainedLoopSpec, data: RealData) -> tuple[RealData, Samples]:
-    """The data with a smaller reference, and the real items that policies may learn from.
-
-    A policy that chose by the items which generations are measured against would look better than it is. Where no
-    arm has a policy, the reference stays whole.
-
-    Args:
-        spec: what to do.
-        data: real items.
-    """
-    n = min(len(data.reference) // 4, MOST_WITNESSES) if spec.has_policies else 0
-    labels = None if data.reference_labels is None else data.reference_labels[n:]
-    return replace(data, reference=data.reference[n:], reference_labels=labels), data.reference[:n]
-
-
-def prepare_setting(
-    spec: TrainedLoopSpec, data: RealData, yardstick: Yardstick, witness: OtherSamples | None = None
-) -> Setting:
-    """The setting of a spec, checked against its data.
-
-    Args:
-        spec: what to do.
-        data: real items, from `set_witness_apart`.
-        yardstick: of the data's reference.
-        witness: real items that policies may learn from.
-
-    Raises:
-        InputError: a mark that does not fit, generators for another kind of data, or counts that the data cannot give.
-    """
-    from poolproof.simulate.generators import kind_of
-
-    mark = None if spec.mark is None else make_mark(spec.mark, data.reference.shape[1:])
-    kind = "points" if data.reference.ndim == 2 else "images"
-    for arm in (*spec.arms, *spec.real_only()):
-        known = kind_of(arm.generator)
-        if known is not None and kind not in known.fits:
-            raise InputError(
-                f"generator: got {type(arm.generator).__name__} in {arm.label!r} for {kind}, allowed one that "
-                f"learns from {kind}; see the table of generators"
-            )
-        if known is not None and known.needs_classes and data.supply_labels is None:
-            biased = [bias for bias in bias_schedule(arm.sampling_bias) if bias < 1]
-            if biased:
-                raise InputError(
-                    f"sampling_bias: got {biased[0]} in {arm.label!r} for data without classes, allowed 1: guidance "
-                    "leads towards a class; put each class into a sub-folder, or choose gan or flow"
-                )
-        needed = max(arm.first_size, arm.mixing.n_fixed + arm.mixing.n_fresh)
-        if data.draw is None and needed > len(data.supply):
-            where = (
-                "effective_size.n_real"
-                if arm.is_measured_real_only
-                else "n_initial, n_fixed, n_fresh or n_synthetic"
-            )
-            raise InputError(
-                f"arms: got {needed} real samples for a model of {arm.label!r}, allowed up to the "
-                f"{len(data.supply)} of the supply; lower {where}"
-            )
-    setting = Setting(spec, data, yardstick, mark, data.reference[:0] if witness is None else witness)
-    others = setting.n_measured if data.draw is not None else len(data.supply)
-    least = min(setting.n_measured, others)
-    if least <= max(spec.measure.k, 3):
-        raise InputError(
-            f"measure.k: got {spec.measure.k} for {least} samples, allowed fewer; lower it, or raise n_samples"
-        )
-    if spec.measure.trained_accuracy and data.reference_labels is None:
-        raise InputError("measure.trained_accuracy: got true for data without classes, allowed with classes")
-    return setting
 
 
 def generations(setting: Setting, arm: TrainedArm, seed: int) -> Iterator[Generation]:
@@ -340,109 +199,6 @@ def _accuracy_or_none(
         )
     except InputError:
         return None
-
-
-# --- what a generation trains on ------------------------------------------------------------------------
-
-
-def gather_pool(
-    setting: Setting, arm: TrainedArm, seed: int, number: int, history: History
-) -> tuple[TrainingPool, Part | None, int]:
-    """What a generation could train on, the synthetic part drawn for it, and how many real items come again.
-
-    Generation 1 has real items alone. Fixed ones are the first of the seed's order; fresh ones are those that follow,
-    and when a data set is used up, its items come again in a new order.
-
-    Args:
-        setting: what all arms share.
-        arm: the loop.
-        seed: the repetition.
-        number: of the generation, from 1.
-        history: of the generations before.
-    """
-    mixing, data = arm.mixing, setting.data
-    weights = (float(mixing.weight_fresh), float(mixing.weight_fixed), float(mixing.weight_synthetic))
-    first = arm.first_size
-    if number == 1:
-        images, labels = take_real(data, seed, 0, first)
-        return make_pool([(FRESH, Part(images, labels, unmarked(first)))], (1.0, 1.0, 1.0)), None, 0
-    parts = []
-    start = max(first, mixing.n_fixed) + (number - 2) * mixing.n_fresh
-    n_repeated = 0
-    if mixing.n_fresh:
-        images, labels = take_real(data, seed, start, mixing.n_fresh)
-        parts.append((FRESH, Part(images, labels, unmarked(mixing.n_fresh))))
-        if data.draw is None:
-            n_repeated = min(mixing.n_fresh, max(0, start + mixing.n_fresh - len(data.supply)))
-    if mixing.n_fixed:
-        images, labels = take_real(data, seed, 0, mixing.n_fixed)
-        parts.append((FIXED, Part(images, labels, unmarked(mixing.n_fixed))))
-    part = draw_synthetic(setting, arm, seed, number, history.models) if mixing.n_synthetic else None
-    parts += [(SYNTHETIC, each) for each in (*history.kept, *([] if part is None else [part]))]
-    pool = make_pool(parts, weights)
-    if mixing.n_subsample is not None and mixing.n_subsample < len(pool):
-        rows = stream(seed, number, "pick").permutation(len(pool))[: mixing.n_subsample]
-        pool = pool.take(np.sort(rows))
-    return pool, part, n_repeated
-
-
-def take_real(data: RealData, seed: int, start: int, n: int) -> tuple[Samples, Labels]:
-    """Real items `start` to `start + n` of the endless order that a seed gives to the supply.
-
-    Args:
-        data: real items.
-        seed: of the order.
-        start: place of the first, from 0.
-        n: how many.
-    """
-    size = BLOCK if data.draw is not None else len(data.supply)
-    places = np.arange(start, start + n)
-    images, labels = [], []
-    for block in range(start // size, (start + max(n, 1) - 1) // size + 1):
-        inside = places[places // size == block] % size
-        rng = stream(seed, block, "data")
-        if data.draw is not None:
-            images.append(data.draw(size, rng)[inside])
-            continue
-        rows = rng.permutation(size)[inside]
-        images.append(data.supply[rows])
-        if data.supply_labels is not None:
-            labels.append(data.supply_labels[rows])
-    return np.concatenate(images), np.concatenate(labels) if labels else None
-
-
-def draw_synthetic(
-    setting: Setting, arm: TrainedArm, seed: int, number: int, models: Sequence[AbstractGenerator]
-) -> Part:
-    """The samples of earlier models that a generation trains on, marked as the arm says.
-
-    Args:
-        setting: what all arms share.
-        arm: the loop.
-        seed: the repetition.
-        number: of the generation that will be trained, 2 or more.
-        models: newest first.
-    """
-    counts = arm.mixing.synthetic_counts(len(models))
-    streams = stream(seed, number, "draw").spawn(len(counts))
-    chosen = stream(seed, number, "mark")
-    parts: list[Part] = []
-    for age, (model, n, rng) in enumerate(zip(models, counts, streams, strict=False), 1):
-        if n == 0:
-            continue
-        images, labels = model.sample(n, sampling_bias=arm.bias(number - age), rng=rng)
-        is_marked = unmarked(n)
-        if setting.mark is not None and arm.marks(number - age):
-            is_marked[chosen.permutation(n)[: round(arm.mark_share * n)]] = True
-            images = images.copy()
-            images[is_marked] = setting.mark.write(images[is_marked])
-        parts.append(Part(images, labels, is_marked))
-    labels = [part.labels for part in parts if part.labels is not None]
-    return Part(
-        np.concatenate([part.images for part in parts]),
-        np.concatenate(labels) if labels else None,
-        np.concatenate([part.is_marked for part in parts]),
-    )
 
 
 # --- policies -------------------------------------------------------------------------------------------

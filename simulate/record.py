@@ -16,7 +16,8 @@ import numpy as np
 from poolproof.errors import InputError
 from poolproof.files import hash_json, replace_file, write_json
 from poolproof.simulate.generator import AbstractGenerator, Samples, State
-from poolproof.simulate.loop import OUT_OF_MEMORY, Generation, History
+from poolproof.simulate.loop import OUT_OF_MEMORY, Generation
+from poolproof.simulate.loop_pool import History
 from poolproof.simulate.loop_spec import TrainedArm, TrainedLoopSpec
 from poolproof.simulate.training_pool import Part
 

@@ -22,7 +22,8 @@ from poolproof.files import hash_json, replace_file, write_json
 from poolproof.processes import die_with_parent
 from poolproof.simulate.classifier import fit_classifier, restore_classifier
 from poolproof.simulate.gaussian import Gaussian
-from poolproof.simulate.loop import Setting, prepare_setting, run_generation, set_witness_apart, stream
+from poolproof.simulate.loop import run_generation
+from poolproof.simulate.loop_pool import stream
 from poolproof.simulate.loop_spec import TrainedLoopSpec, describe
 from poolproof.simulate.real_data import LAWS, RealData, load_real
 from poolproof.simulate.record import (
@@ -35,6 +36,7 @@ from poolproof.simulate.record import (
     read_row,
     write_generation,
 )
+from poolproof.simulate.setting import Setting, prepare_setting, set_witness_apart
 from poolproof.simulate.threads import one_blas_thread
 from poolproof.simulate.yardstick import (
     Yardstick,

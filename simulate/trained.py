@@ -17,13 +17,14 @@ from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count
 from poolproof.simulate.effective_size import RealOnlyCurve, real_only_curve
 from poolproof.simulate.generator import Samples
-from poolproof.simulate.loop import Setting, stream
 from poolproof.simulate.loop_page import write_loop
+from poolproof.simulate.loop_pool import stream
 from poolproof.simulate.loop_spec import TrainedLoopSpec
 from poolproof.simulate.measures import halves_measures
 from poolproof.simulate.real_data import DataSpec, load_real
 from poolproof.simulate.record import Chain, lock_folder, make_chain, open_chain, read_row, read_shown
 from poolproof.simulate.schedule import count_generations, lay_data, load_setting, run_chains
+from poolproof.simulate.setting import Setting
 from poolproof.simulate.summary import summarise_generations
 
 if TYPE_CHECKING:

@@ -12,20 +12,11 @@ from poolproof.errors import InputError
 from poolproof.simulate import loop
 from poolproof.simulate.gaussian import Gaussian
 from poolproof.simulate.generator import GeneratorDiverged
-from poolproof.simulate.loop import (
-    History,
-    Setting,
-    draw_synthetic,
-    extend_history,
-    gather_pool,
-    generations,
-    prepare_setting,
-    run_generation,
-    stream,
-    take_real,
-)
+from poolproof.simulate.loop import extend_history, generations, run_generation
+from poolproof.simulate.loop_pool import History, draw_synthetic, gather_pool, stream, take_real
 from poolproof.simulate.loop_spec import TrainedLoopSpec, parse_trained_loop
 from poolproof.simulate.real_data import RealData, load_real
+from poolproof.simulate.setting import Setting, prepare_setting
 from poolproof.simulate.theory import (
     augmentation_moments,
     fresh_moments,

@@ -15,12 +15,12 @@ import pytest
 from poolproof.errors import InputError
 from poolproof.simulate import record, schedule, trained
 from poolproof.simulate.generator import GeneratorDiverged
-from poolproof.simulate.loop import set_witness_apart
 from poolproof.simulate.loop_spec import TrainedLoopSpec, parse_trained_loop
 from poolproof.simulate.normal import NormalGenerator
 from poolproof.simulate.real_data import load_real
 from poolproof.simulate.record import Chain, lock_folder, make_chain, read_row
 from poolproof.simulate.schedule import lay_data
+from poolproof.simulate.setting import set_witness_apart
 from poolproof.simulate.trained import TrainedStudy, run_trained
 
 ARMS: list[Mapping[str, Any]] = [
