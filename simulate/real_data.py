@@ -43,7 +43,8 @@ class DataSpec:
 
     Attributes:
         kind: `digits` (1,797 of 8 x 8 pixels, from scikit-learn), `mnist`, `npz`, `folder` (images; sub-folders are
-            classes), `datasets` (a data set of the Hugging Face hub, from the local cache), `pool` (anything that can
+            classes), `datasets` (a data set of the Hugging Face hub from the local cache, or a
+            folder of `save_to_disk`), `pool` (anything that can
             be audited, read by the command line), `grid` (25 normal modes in the plane), `rosenbrock` (a banana in the
             plane), or `normal` (standard, `dim` coordinates).
         path: file, folder, pool, or name of a data set; of `mnist` an npz file, by default `mnist.npz` in the folder
@@ -209,7 +210,7 @@ def _read_npz(spec: DataSpec) -> tuple[Samples, Labels | None]:
 def _read_arrays(spec: DataSpec, path: Path) -> tuple[Samples, Labels | None]:
     """Images and labels under the names of Keras' files (x_train, y_train), or images and labels."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             names = ("x_train", "y_train") if "x_train" in arrays else ("images", "labels")
             images = arrays[names[0]]
             found = arrays[names[1]].ravel() if names[1] in arrays else None
@@ -217,7 +218,15 @@ def _read_arrays(spec: DataSpec, path: Path) -> tuple[Samples, Labels | None]:
         raise InputError(
             f"data.path: got {str(path)!r} ({error.strerror or 'no npz file'}), allowed an npz file; give another"
         ) from error
-    except (KeyError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
         raise InputError(
             f"data.path: got {str(path)!r}, allowed an npz file with arrays x_train, or images, of numbers"
         ) from error
@@ -290,17 +299,23 @@ def fit_picture(image: Any, spec: DataSpec) -> np.ndarray:
 
 
 def _read_datasets(spec: DataSpec) -> tuple[Samples, Labels | None]:
-    """The training split of a data set in the local cache, with its first image and class columns."""
+    """The training split of a data set in the local cache or in a folder, with its first image and class columns.
+
+    `load_dataset` would ask the hub first; the library's reader of its cache does not.
+    """
     import datasets
+    from datasets.packaged_modules.cache.cache import Cache
 
     try:
-        table: Any = datasets.load_dataset(
-            spec.path,
-            split="train",
-            download_mode="reuse_dataset_if_exists",
-            download_config=datasets.DownloadConfig(local_files_only=True),
-        )
-    except Exception as error:  # whatever a loader meets, the user's remedy is the same
+        if Path(spec.path).is_dir():
+            loaded: Any = datasets.load_from_disk(spec.path)
+            table: Any = loaded["train"] if isinstance(loaded, datasets.DatasetDict) else loaded
+        else:
+            name = spec.path.rpartition("/")[2]
+            table = Cache(repo_id=spec.path, dataset_name=name, version="auto", hash="auto").as_dataset(
+                "train"
+            )
+    except Exception as error:  # whatever the library meets, the user's remedy is the same
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"data.path: got {spec.path!r} ({reason}), allowed a data set in the local cache; load it there once"

@@ -146,6 +146,8 @@ def test_seeds_and_generations_of_the_command_line_win(tmp_path: Path) -> None:
         (["spec.toml"], "--out: got none"),
         (["spec.toml", "--out", "o", "--seeds", "0"], "--seeds: got 0, allowed a whole number from 1"),
         (["spec.toml", "--out", "o", "--device", "tpu"], "--device: got 'tpu', allowed auto, cpu, cuda"),
+        (["spec.toml", "--out", "o", "--data", "x.npz"], "--data: got 'x.npz' for normal"),
+        (["spec.toml", "--out", "o", "--seeds", "1000000000"], "seeds: got 1000000000, allowed up to 1000"),
         (["spec.toml", "--out", "o", "--no-cache"], "--cache: got one for a trained loop"),
         (["spec.toml", "--out", "spec.toml"], "--out: got 'spec.toml'"),
         (["fig10-left", "--seeds", "2"], "--seeds: got 2 for a Gaussian loop"),

@@ -119,13 +119,46 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, rng: np.random.Generator) -
             {"images": np.zeros((30, 8, 8), np.uint8), "labels": np.arange(30) % 2 * 2},
             "got 2 of 3 classes",
         ),
+        ("fractions", {"images": np.zeros((30, 8, 8), np.uint8), "labels": np.full(30, 0.7)}, "type float64"),
         ("objects", {"images": np.array([None] * 30)}, "arrays x_train, or images"),
     ):
         np.savez(tmp_path / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
         with pytest.raises(InputError, match=message):
             load_real(DataSpec("npz", str(tmp_path / f"{name}.npz")))
+    for content in (b"", b"\x93NUMPY" + bytes(60), (tmp_path / "floats.npz").read_bytes()[:300]):
+        (tmp_path / "cut.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"cut\.npz"):
+            load_real(DataSpec("npz", str(tmp_path / "cut.npz")))
+    for name, shape in (("rgba", (30, 8, 8, 4)), ("planes", (30, 3, 8, 8))):
+        np.savez(tmp_path / f"{name}.npz", images=np.zeros(shape, np.uint8))
+        with pytest.raises(InputError, match="allowed h w 1 or h w 3"):
+            load_real(DataSpec("npz", str(tmp_path / f"{name}.npz"), channels=3))
     (tmp_path / "text.npz").write_text("no arrays")
     with pytest.raises(InputError, match=r"text\.npz"):
         load_real(DataSpec("npz", str(tmp_path / "text.npz")))
     with pytest.raises(InputError, match="local cache"):
         load_real(DataSpec("datasets", "nobody/nothing-of-this-name", size=8))
+
+
+def test_sixteen_bits_keep_their_high_byte(tmp_path: Path) -> None:
+    """Grey images of 16 bits become bytes of the same brightness, not white."""
+    for i in range(20):
+        Image.fromarray(np.full((8, 8), 128 * 256 + i, np.uint16)).save(tmp_path / f"{i}.png")
+    data = load_real(DataSpec("folder", str(tmp_path), size=8))
+    assert set(np.unique(data.supply).tolist()) == {128}
+
+
+def test_saved_data_sets_are_read_with_their_classes(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A folder of `save_to_disk` gives its images and class labels; one without images is refused."""
+    import datasets
+
+    images = [Image.fromarray(rng.integers(0, 256, (10, 10), dtype=np.uint8)) for _ in range(24)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    table = datasets.Dataset.from_dict({"image": images, "label": [0, 1] * 12}, features=features)
+    table.save_to_disk(str(tmp_path / "saved"))
+    data = load_real(DataSpec("datasets", str(tmp_path / "saved"), size=8))
+    assert data.supply.shape == (12, 8, 8, 1)
+    assert data.n_classes == 2
+    datasets.Dataset.from_dict({"x": list(range(24))}).save_to_disk(str(tmp_path / "plain"))
+    with pytest.raises(InputError, match="without images"):
+        load_real(DataSpec("datasets", str(tmp_path / "plain"), size=8))
