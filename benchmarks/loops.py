@@ -49,7 +49,15 @@ FIGURES: Final = {
     "variance": "variance",
 }
 
-PICTURES: Final = ("frechet-distance", "recall", "precision", "mark-strength", "n-modes", "effective-size")
+PICTURES: Final = (
+    "frechet-distance",
+    "recall",
+    "precision",
+    "mark-strength",
+    "n-modes",
+    "effective-size-1",
+    "effective-size-2",
+)
 
 
 def told(values: pd.Series) -> str:
@@ -180,7 +188,7 @@ def main() -> None:
         print(f"\n## {name}\n")
         halves = document["reference"]["halves"]
         shown = [key for key in ("frechet_distance", "precision", "recall", "coverage") if halves.get(key)]
-        print("Two halves of the real data:", ", ".join(f"{FIGURES[key]} {halves[key]:.3g}" for key in shown))
+        print("Real data against real data:", ", ".join(f"{FIGURES[key]} {halves[key]:.3g}" for key in shown))
         print(
             f"Seconds of a generation (median): fit {table['fit_seconds'].median():.1f}, "
             f"sample {table['sample_seconds'].median():.1f}; failed generations: {len(document['failed'])}\n"
