@@ -136,7 +136,9 @@ def count_to_drop(n: int, n_flagged: int, rates: Rates, max_ratio: float | int) 
     if excess <= 0:
         return 0, True
     gain = part - max_ratio * (1 - part)
-    needed = math.ceil(excess / gain - 1e-9) if gain > 0 else n_flagged + 1
+    # a gain next to nothing would need more than there are, or more than a float holds
+    enough = gain > 0 and excess <= gain * (n_flagged + 1)
+    needed = math.ceil(excess / gain - 1e-9) if enough else n_flagged + 1
     return min(needed, n_flagged), needed <= n_flagged
 
 

@@ -141,6 +141,15 @@ def test_count_to_drop_stays_within_what_is_flagged(
     assert more <= dropped
 
 
+def test_cap_with_next_to_no_gain_drops_what_is_flagged() -> None:
+    """Where each dropped sample gains next to nothing, all flagged ones go and the cap is not reached."""
+    rates = Rates(5e-324, 0.0)
+    assert count_to_drop(1000, 10, rates, 0.0) == (10, False)
+    part = 0.5 + 1e-17
+    dropped, enough = count_to_drop(1000, 600, Rates(1.0, 0.5), part / (1 - part) * (1 - 1e-16))
+    assert (0 <= dropped <= 600, isinstance(enough, bool)) == (True, True)
+
+
 @pytest.mark.reference
 def test_golden_weights_give_the_sources_their_best_shares(rng: np.random.Generator) -> None:
     """With a perfect flagger the real samples together weigh what the closed form says is best."""
