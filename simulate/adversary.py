@@ -14,6 +14,7 @@ from poolproof.errors import InputError
 from poolproof.simulate.augmentation import adjust, augment
 from poolproof.simulate.checks import check_count, check_range
 from poolproof.simulate.denoiser import unpack
+from poolproof.simulate.device import find_device
 from poolproof.simulate.generator import GeneratorDiverged
 from poolproof.simulate.style_networks import (
     GROUP,
@@ -189,7 +190,7 @@ def train(
     import torch
     from torch.nn.functional import softplus
 
-    device = find_device(spec)
+    device = torch.device(find_device(spec.device))
     batch = spec.batch_size
     data = torch.tensor(images, dtype=torch.float32).permute(0, 3, 1, 2).contiguous()
     kinds_of = torch.tensor(classes, dtype=torch.int64)
@@ -259,23 +260,6 @@ def r1_penalty(logits: Callable[[torch.Tensor], torch.Tensor], images: torch.Ten
     images = images.detach().requires_grad_()
     (slopes,) = torch.autograd.grad(logits(images).sum(), images, create_graph=True)
     return slopes.square().flatten(1).sum(dim=1).mean()
-
-
-def find_device(spec: GanSpec) -> torch.device:
-    """The device that the options mean on this machine.
-
-    Raises:
-        InputError: `cuda` where there is none.
-    """
-    import torch
-
-    if spec.device == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if spec.device == "cuda":
-        raise InputError("device: got 'cuda', allowed 'cpu' or 'auto' where there is none; choose one")
-    return torch.device("cpu")
 
 
 def autocast(spec: GanSpec, device: torch.device) -> contextlib.AbstractContextManager[Any]:

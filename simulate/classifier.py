@@ -16,6 +16,7 @@ from jaxtyping import Float, Float32, Float64, Int, Int64, UInt8
 from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count, check_range
 from poolproof.simulate.denoiser import threads, torch_generator
+from poolproof.simulate.device import find_device
 from poolproof.simulate.generator import GeneratorDiverged, State
 from poolproof.simulate.lenet import hidden, initial_weights, scores, shift_images, weight_shapes
 
@@ -148,7 +149,7 @@ class Classifier:
             )
         import torch
 
-        device = _pick_device(self.spec.device)
+        device = find_device(self.spec.device)
         with torch.no_grad(), threads(self.spec.n_threads):
             # torch.tensor copies to aligned memory: kernels may round differently at other alignments
             weights = {name: torch.tensor(value, device=device) for name, value in self.weights.items()}
@@ -217,7 +218,7 @@ def fit_classifier(
 
     height, width, channels = images.shape[1:]
     shape = (height, width, channels)
-    device = _pick_device(spec.device)
+    device = find_device(spec.device)
     with torch.enable_grad(), threads(spec.n_threads):
         generator = torch_generator(rng)
         pixels = _to_tensor(images)
@@ -285,15 +286,6 @@ def _check_labels(labels: Int[np.ndarray, " m"], n_images: int) -> None:
             f"labels: got {counts.min()} image of class {present[counts.argmin()]}, allowed {SMALLEST_CLASS} or "
             "more of each; add images or leave the class out"
         )
-
-
-def _pick_device(device: str) -> str:
-    import torch
-
-    found = torch.cuda.is_available()
-    if device == "cuda" and not found:
-        raise InputError("device: got 'cuda', allowed cpu here, where no such processor is found; use auto")
-    return "cuda" if found and device != "cpu" else "cpu"
 
 
 def _to_tensor(images: Pixels) -> torch.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from poolproof.errors import InputError
+from poolproof.simulate.device import find_device
 
 TARGETS: Final[Mapping[str, str]] = {"image": "sample", "noise": "epsilon", "velocity": "v_prediction"}
 """What the denoiser predicts, and the schedulers' word for it."""
@@ -101,13 +102,9 @@ class DiffusionSpec:
         Raises:
             InputError: `cuda` is asked for and not there.
         """
-        import torch
-
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("device: got cuda, which torch does not find here; allowed cpu or auto")
-        if self.device == "auto":
-            return "cuda" if self.denoiser == "unet" and torch.cuda.is_available() else "cpu"
-        return self.device
+        # the mlp is small: a graphics processor would only wait
+        name = "cpu" if self.device == "auto" and self.denoiser == "mlp" else self.device
+        return find_device(name)
 
     def schedule(self) -> dict[str, Any]:
         """Options that the training and the sampling scheduler share."""

@@ -20,9 +20,10 @@ from poolproof.simulate.coupling import (
     weight_shapes,
 )
 from poolproof.simulate.denoiser import threads
+from poolproof.simulate.device import find_device
 from poolproof.simulate.frame import KINDS, Frame, measure_frame, read_rows
 from poolproof.simulate.generator import AbstractGenerator, GeneratorDiverged, Samples, State
-from poolproof.simulate.likelihood import BATCH, FlowSpec, find_device, train_flow
+from poolproof.simulate.likelihood import BATCH, FlowSpec, train_flow
 from poolproof.simulate.rows import check_bias, read_weights
 
 _DEFAULTS: Final = FlowSpec()

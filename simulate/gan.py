@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from poolproof.errors import InputError
-from poolproof.simulate.adversary import GanSpec, Networks, autocast, find_device, train
+from poolproof.simulate.adversary import GanSpec, Networks, autocast, train
 from poolproof.simulate.checks import check_count, check_range
 from poolproof.simulate.denoiser import threads, torch_generator
+from poolproof.simulate.device import find_device
 from poolproof.simulate.generator import AbstractGenerator, GeneratorDiverged, Samples, State
 from poolproof.simulate.style_networks import (
     Layout,
@@ -214,7 +215,7 @@ def fit_gan(
     with torch.enable_grad(), threads(spec.n_threads):
         random = torch_generator(rng)
         found = train(images, classes, weights, spec, layout, start=before, random=random, on_step=on_step)
-        centre = _centre(found, layout, find_device(spec), random)
+        centre = _centre(found, layout, torch.device(find_device(spec.device)), random)
     shares = None if labels is None else counts / counts.sum()
     return GanModel(layout, pixels.shape[1:], found, centre, shares)
 
@@ -245,7 +246,7 @@ def draw_images(
     """
     import torch
 
-    device = find_device(spec)
+    device = torch.device(find_device(spec.device))
     with torch.no_grad(), threads(spec.n_threads):
         random = torch_generator(rng)
         mean = to_tensors(model.networks.mean, device)

@@ -13,6 +13,7 @@ from poolproof.errors import InputError
 from poolproof.simulate.checks import check_count, check_range
 from poolproof.simulate.coupling import normalise_layers, standard_log_density, to_latent
 from poolproof.simulate.denoiser import threads, unpack
+from poolproof.simulate.device import find_device
 from poolproof.simulate.frame import Frame
 from poolproof.simulate.generator import GeneratorDiverged
 from poolproof.simulate.rows import resample
@@ -149,16 +150,3 @@ def train_flow(
 
 def _rate(step: int, n_steps: int) -> float:
     return min(1.0, (step + 1) / (WARM_UP * n_steps)) * (0.5 + 0.5 * math.cos(math.pi * step / n_steps))
-
-
-def find_device(name: str) -> str:
-    """`cpu` or `cuda`: the device that is there, or that was asked for.
-
-    Raises:
-        InputError: `cuda` where there is none.
-    """
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: got cuda, allowed cpu on this machine; use auto for whichever is there")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from poolproof.errors import InputError
-from poolproof.simulate.adversary import GanSpec, Networks, autocast, find_device, r1_penalty, train
+from poolproof.simulate.adversary import GanSpec, Networks, autocast, r1_penalty, train
 from poolproof.simulate.augmentation import MOST
+from poolproof.simulate.device import find_device
 from poolproof.simulate.generator import GeneratorDiverged
 from poolproof.simulate.style_networks import Layout
 
@@ -165,9 +166,9 @@ def test_mixed_precision_is_for_cuda_alone() -> None:
 def test_device_is_found_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` takes cuda where there is one; asking for one that is missing is an InputError."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert find_device(GanSpec()).type == "cuda"
-    assert find_device(GanSpec(device="cpu")).type == "cpu"
+    assert find_device("auto") == "cuda"
+    assert find_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert find_device(GanSpec()).type == "cpu"
+    assert find_device("auto") == "cpu"
     with pytest.raises(InputError, match="device: got 'cuda'"):
-        find_device(GanSpec(device="cuda"))
+        find_device("cuda")

@@ -252,7 +252,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     if torch.cuda.is_available():
         assert replace(TINY, device="auto").device_name() == "cuda"
     else:
-        with pytest.raises(InputError, match="device: got cuda"):
+        with pytest.raises(InputError, match="device: got 'cuda'"):
             fit(replace(TINY, device="cuda"))
         assert replace(TINY, device="auto").device_name() == "cpu"
     assert DiffusionSpec().device_name() == "cpu"
