@@ -40,7 +40,8 @@ class DecisionFile:
 
     Attributes:
         path: of the Parquet file.
-        header: `schema_version`, `plan_sha256` and `items_sha256` of the run that it is about, `policy` with its options.
+        header: `schema_version`, `plan_sha256` and `items_sha256` of the run that it is about, and `policy` with its
+            options.
         sizes: items of each shard.
     """
 
@@ -101,6 +102,7 @@ def read_decision(path: Path) -> DecisionFile:
         ) from error
     if header.get("schema_version") != DECISION_VERSION or columns != DECISION.names:
         raise InputError(
-            f"decision {str(path)!r}: got version {header.get('schema_version')}, allowed {DECISION_VERSION}; decide again"
+            f"decision {str(path)!r}: got version {header.get('schema_version')}, allowed {DECISION_VERSION}; "
+            "decide again"
         )
     return DecisionFile(path, header, sizes)
