@@ -16,7 +16,7 @@ import numpy as np
 from poolproof.audit.calibration import calibrate, choose_detector
 from poolproof.audit.checking import Checker, check_transfer
 from poolproof.audit.engine import run_shards, unfinished
-from poolproof.audit.estimate import estimate_share
+from poolproof.audit.estimate import estimate_share, take_standing
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.known import drop_learnt, fitted_digests
 from poolproof.audit.plan import Plan, make_plan, read_plan
@@ -32,6 +32,7 @@ from poolproof.audit.references import (
     read_reference,
 )
 from poolproof.audit.score import Scorer
+from poolproof.audit.scored_pool import write_standing
 from poolproof.audit.sets import compare_sets
 from poolproof.audit.spec import AuditSpec, check_spec
 from poolproof.audit.summary import Audit, summarise
@@ -71,6 +72,11 @@ class RunFolder:
     def items(self) -> Path:
         """The answer per item."""
         return self.path / "items.parquet"
+
+    @property
+    def calibration(self) -> Path:
+        """The scores of the references, and what else decisions rest on; not there for a sample."""
+        return self.path / "calibration.parquet"
 
     def folder(self, role: str) -> Path:
         """Where the plan and evidence of the pool or of a reference lie."""
@@ -195,8 +201,22 @@ def audit_pool(
             seconds=time.monotonic() - started,
         )
         report = summarise(audit)
+        _write_calibration(run, audit, why)
         write_json(run.report, report)
     return report
+
+
+def _write_calibration(run: RunFolder, audit: Audit, why: str | None) -> None:
+    """Leaves what decisions need beside the report; a sample or an unreadable pool carries none."""
+    standing = None
+    if audit.plan.meta["sample"] is None:
+        standing = take_standing(
+            audit.tally, audit.calibration, why, level=audit.spec.level, checks=audit.checks
+        )
+    if standing is None:
+        run.calibration.unlink(missing_ok=True)
+    else:
+        write_standing(run.calibration, standing, audit.plan.sha256)
 
 
 def scan(

@@ -16,10 +16,10 @@ from jaxtyping import Int64
 from poolproof.detectors.prevalence import check_level
 from poolproof.errors import InputError
 
-PLACES: Final = 48
+PLACES: Final = 96
 """Ranks at which the band is laid out, at most; between them it steps to the safer side."""
 
-DRAWS: Final = 10_000
+DRAWS: Final = 16_000
 """Interleavings that settle the band."""
 
 
