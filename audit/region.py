@@ -42,9 +42,12 @@ class AbstractRegion(abc.ABC):
         """The region as JSON has it."""
 
     def holds(self, n_kept: int, fewest_synthetic: int, most_synthetic: int) -> bool:
-        """Whether a pool is inside, however many of its images are synthetic between the two numbers."""
+        """Whether a pool is inside, however many of its images are synthetic between the two numbers.
+
+        A pool that may be without a single real image is not.
+        """
         fewest_real = n_kept - most_synthetic
-        return fewest_real >= 0 and most_synthetic <= self.border(fewest_real, n_kept - fewest_synthetic)
+        return fewest_real >= 1 and most_synthetic <= self.border(fewest_real, n_kept - fewest_synthetic)
 
     def verdict(self, n_kept: int, fewest_synthetic: int, most_synthetic: int) -> str:
         """`admissible`, `not admissible` or `undecided`, where both may be for numbers in between."""

@@ -15,6 +15,7 @@ import typer
 from poolproof import __version__
 from poolproof.cli_bench import watermark
 from poolproof.cli_detect import detect
+from poolproof.cli_filter import filter_run
 from poolproof.cli_loop import simulate
 from poolproof.errors import InputError, MissingExtra, UnreliableEstimate
 
@@ -161,6 +162,9 @@ def audit(
     _render(out)
     _print_audit(result, out)
     _close(result, gates, max_unreadable)
+
+
+app.command("filter", short_help="Decide what of a pool stays, and write it.")(filter_run)
 
 
 @app.command(short_help="Render a run's report anew.")
