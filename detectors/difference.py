@@ -383,7 +383,7 @@ def _quantile(below: Callable[[float], float], probability: float, lowest: float
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if below(middle) >= probability else (middle, high)
-    return high
+    return 0.0 if abs(high) < _TINY else high  # no change is no change, whatever rounding makes of it
 
 
 def _p_value(below: Callable[[float], float], above: Callable[[float], float]) -> float:
