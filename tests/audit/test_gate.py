@@ -10,7 +10,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from poolproof.audit.gate import DIFF_FIELDS, Gate, Limit, Verdict, closed_because, judge, parse_gate, unreadable_rate
+from poolproof.audit.gate import (
+    DIFF_FIELDS,
+    Gate,
+    Limit,
+    Verdict,
+    closed_because,
+    judge,
+    parse_gate,
+    unreadable_rate,
+)
 from poolproof.audit.gate_path import find_values, split_path
 from poolproof.errors import InputError
 
@@ -193,7 +202,10 @@ ROWS: dict[str, Any] = {
         ("groups.rows[name=web].upper > 0.5", "groups.rows[0].upper is 0.6"),
         ("groups.rows[by=format,name=web].upper > 0.3", "groups.rows[by=format,name=web].upper is 0.4"),
         ("groups.rows[name='a, b'].upper > 0.1", "groups.rows[name='a, b'].upper is 0.2"),
-        ("checks.alarm.fires == true", "checks.alarm.fires is true, and the gate is checks.alarm.fires == true"),
+        (
+            "checks.alarm.fires == true",
+            "checks.alarm.fires is true, and the gate is checks.alarm.fires == true",
+        ),
         ("checks.alarm.fires != false", "checks.alarm.fires is true"),
         ('admissible.verdict == "not admissible"', 'admissible.verdict is "not admissible"'),
         ("admissible.verdict != 'admissible'", 'admissible.verdict is "not admissible"'),
@@ -203,7 +215,10 @@ ROWS: dict[str, Any] = {
         ("generators.rows[name=x].known.x > 1", "could not be told"),
         ("estimates[meldid].lower > 0", "no such row; rows are melded, melded-lower; the nearest is melded"),
         ("estimates[7].lower > 0", "estimates[7].lower could not be told: no such row"),
-        ("groups.rows[*].upper > 0.3", "groups.rows[0].upper is 0.6, and the gate is groups.rows[*].upper > 0.3, and 1 more"),
+        (
+            "groups.rows[*].upper > 0.3",
+            "groups.rows[0].upper is 0.6, and the gate is groups.rows[*].upper > 0.3, and 1 more",
+        ),
     ],
 )
 def test_any_field_can_close_a_gate(text: str, reason: str) -> None:
@@ -233,7 +248,10 @@ def test_what_does_not_hold_is_open(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("checks.alrm.fires == true", "no field 'alrm' in the report; there are alarm, matched, alarm_why; did you mean"),
+        (
+            "checks.alrm.fires == true",
+            "no field 'alrm' in the report; there are alarm, matched, alarm_why; did you mean",
+        ),
         ("estimates.lower > 0", "estimates is a list, name rows in brackets: estimates[*].lower"),
         ("estimates[nme=melded].lower > 0", "no field 'nme' in the rows of estimates"),
         ("estimates[melded].lowr > 0", "no field 'lowr'"),

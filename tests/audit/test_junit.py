@@ -19,7 +19,9 @@ def test_cases_and_counts(tmp_path: Path) -> None:
     """One test case a gate; the counts are those of the cases, and failures carry the reason."""
     verdicts = [Verdict("share.lower > 0.1", None), Verdict("share.upper > 0.2", "share.upper is 0.3")]
     path = tmp_path / "new" / "junit.xml"
-    write_junit(path, "audit of p", [*gate_cases(verdicts), Case("accounted for", None, "accounting")], seconds=1.5)
+    write_junit(
+        path, "audit of p", [*gate_cases(verdicts), Case("accounted for", None, "accounting")], seconds=1.5
+    )
     root = ElementTree.parse(path).getroot()
     suite = root.find("testsuite")
     assert root.tag == "testsuites"

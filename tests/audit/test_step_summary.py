@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FinishedRun
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,16 +17,18 @@ from poolproof.audit.gate import Verdict
 from poolproof.audit.step_summary import audit_summary, code, plain, write_summary
 
 VERDICTS = (Verdict("share.lower > 0.9", None), Verdict("share.upper > 0.1", "share.upper is 0.3478"))
-HOSTILE = "x|y](http://evil) ![i](//e) <script>alert(1)</script> `c` **b** @team https://e.org www.e.org\n# h\n- l"
+HOSTILE = (
+    "x|y](http://evil) ![i](//e) <script>alert(1)</script> `c` **b** @team https://e.org www.e.org\n# h\n- l"
+)
 
 
-def read(run: FinishedRun) -> dict[str, Any]:
+def read(run: Any) -> dict[str, Any]:
     """The report of a run."""
     return json.loads((run.path / "report.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("kind", ["both-references", "real-only", "no-references", "nothing-scored"])
-def test_every_kind_of_run_has_a_summary(make_run: Callable[[str], FinishedRun], kind: str) -> None:
+def test_every_kind_of_run_has_a_summary(make_run: Callable[[str], Any], kind: str) -> None:
     """Share with interval or the reason, evidence, gates and checks are in it."""
     report = read(make_run(kind))
     text = audit_summary(report, VERDICTS, unreadable=0.02, allowed=0.01)
@@ -40,7 +41,7 @@ def test_every_kind_of_run_has_a_summary(make_run: Callable[[str], FinishedRun],
     assert "items were audited" in text
 
 
-def test_names_of_strangers_stay_text(make_run: Callable[[str], FinishedRun]) -> None:
+def test_names_of_strangers_stay_text(make_run: Callable[[str], Any]) -> None:
     """Markup, links, mentions and line breaks of a path or a note do nothing."""
     report = read(make_run("both-references"))
     report["pool"]["path"] = HOSTILE

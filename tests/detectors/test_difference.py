@@ -85,7 +85,7 @@ def test_independent_limits_are_the_quantiles_of_random_draws(rng: np.random.Gen
     assert found.p_value == pytest.approx(expected, abs=0.003)
 
 
-RUNS = 300
+RUNS = 100
 FEWEST_COVERED = stats.binom.ppf(0.001, RUNS, 0.95) / RUNS
 """What an interval of 95 % stays above but once in a thousand."""
 
@@ -146,7 +146,7 @@ def test_the_interval_of_independent_shares_covers(
 ) -> None:
     """Two audits with their own references: the limits hold the truth, and equal shares are seldom told apart."""
     covered = rejected = 0
-    runs = 150
+    runs = 50
     least = stats.binom.ppf(0.001, runs, 0.95) / runs
     for _ in range(runs):
         counts = []
