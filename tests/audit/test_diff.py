@@ -19,6 +19,7 @@ from image_pools import add_evidence, write_class, write_mixed
 from poolproof.audit.changes import CHANGED, CHANGES, find_changes
 from poolproof.audit.diff import compare_runs, write_diff
 from poolproof.audit.finished import FinishedRun
+from poolproof.audit.gate import DIFF_FIELDS, REPORT_FIELDS
 from poolproof.audit.run import RunFolder, audit_pool
 from poolproof.audit.spec import AuditSpec
 from poolproof.errors import InputError
@@ -163,6 +164,13 @@ def test_a_pool_that_changed(folder: Path) -> None:
     assert found["flags"]["difference"] > 0.1
     assert found["flags"]["p_value"] < 0.01
     assert found["settings"] == []
+
+
+def test_gates_reach_all_that_reports_hold(folder: Path) -> None:
+    """The fields that gates may begin with are those at the top of either report."""
+    report = json.loads((folder / "run_a" / "report.json").read_text("utf-8"))
+    assert set(REPORT_FIELDS) == set(report)
+    assert set(DIFF_FIELDS) == set(compare_runs(folder / "run_a", folder / "run_b").report)
 
 
 def test_a_pool_compared_with_itself(folder: Path) -> None:
