@@ -15,16 +15,16 @@ import typer
 from poolproof import __version__
 from poolproof.cli_bench import watermark
 from poolproof.cli_detect import detect
+from poolproof.cli_diff import diff
 from poolproof.cli_filter import filter_run
+from poolproof.cli_gates import FailIf, Junit, MaxUnreadable, Summary, check_rate, close_audit
 from poolproof.cli_loop import simulate
 from poolproof.errors import InputError, MissingExtra, UnreliableEstimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from poolproof.audit.gate import Gate
-
-EXIT_TOOL, EXIT_USAGE, EXIT_GATE, EXIT_UNREADABLE, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+EXIT_TOOL, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     name="poolproof",
@@ -115,19 +115,10 @@ def audit(
         int | None, typer.Option(help="Items committed together. [default: by pool size]", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample and of the cross-fitting folds.")] = 0,
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONDITION",
-            help="Exit with 3 where a condition on the report holds, such as 'share.lower > 0.05'. Repeatable.",
-        ),
-    ] = None,
-    max_unreadable: Annotated[
-        float,
-        typer.Option(
-            metavar="RATE", help="Exit with 4 where more than this rate of items is unreadable or missing."
-        ),
-    ] = 0.01,
+    fail_if: FailIf = None,
+    max_unreadable: MaxUnreadable = 0.01,
+    junit: Junit = None,
+    summary: Summary = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Tell how much of POOL is synthetic, with an interval, and which images.
@@ -140,8 +131,7 @@ def audit(
     from poolproof.audit.spec import AuditSpec
 
     gates = [parse_gate(text) for text in fail_if or []]
-    if not 0 <= max_unreadable <= 1:
-        raise InputError(f"--max-unreadable is {max_unreadable}; it must lie between 0 and 1")
+    check_rate(max_unreadable)
     spec = AuditSpec(
         pool=pool,
         out=out,
@@ -161,7 +151,7 @@ def audit(
     )
     _render(out)
     _print_audit(result, out)
-    _close(result, gates, max_unreadable)
+    close_audit(result, gates, max_unreadable, junit=junit, summary=summary)
 
 
 app.command("filter", short_help="Decide what of a pool stays, and write it.")(filter_run)
@@ -170,18 +160,27 @@ app.command("filter", short_help="Decide what of a pool stays, and write it.")(f
 @app.command(short_help="Render a run's report anew.")
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `poolproof audit` wrote.")],
+    fail_if: FailIf = None,
+    max_unreadable: MaxUnreadable = 1.0,
+    junit: Junit = None,
+    summary: Summary = None,
 ) -> None:
-    """Render RUN/report.html anew from RUN/report.json, and print the figures."""
+    """Render RUN/report.html anew from RUN/report.json, print the figures, and evaluate gates on them."""
     import json
 
+    from poolproof.audit.gate import parse_gate
     from poolproof.audit.run import RunFolder
 
+    gates = [parse_gate(text) for text in fail_if or []]
+    check_rate(max_unreadable)
     folder = RunFolder(run)
     folder.settings()
     if not folder.report.is_file():
         raise InputError(f"{str(run)!r} has no report.json; the audit did not finish, give its command again")
     _render(run)
-    _print_audit(json.loads(folder.report.read_text("utf-8")), run)
+    result = json.loads(folder.report.read_text("utf-8"))
+    _print_audit(result, run)
+    close_audit(result, gates, max_unreadable, junit=junit, summary=summary)
 
 
 @app.command(short_help="Check that a run is whole.")
@@ -259,6 +258,7 @@ def pull_model(
     typer.echo(str(pull_weights(spec)))
 
 
+app.command("diff", short_help="Tell what changed between two runs, and whether the share did.")(diff)
 app.add_typer(detect, name="detect", short_help="Fit, try and use a detector alone.")
 app.add_typer(simulate, name="simulate", short_help="Simulate self-consuming loops.")
 app.add_typer(watermark, name="watermark", short_help="Write, read and test invisible marks.")
@@ -321,22 +321,6 @@ def _check_lines(checks: dict[str, Any]) -> list[str]:
     if alarm is not None and alarm["fires"]:
         lines.append(f"scores      {alarm['words']}")
     return lines
-
-
-def _close(report: dict[str, Any], gates: list[Gate], max_unreadable: float) -> None:
-    from poolproof.audit.gate import closed_because, unreadable_rate
-
-    rate = unreadable_rate(report)
-    if rate > max_unreadable:
-        typer.echo(
-            f"too many unreadable: {rate:.2%} of the items, allowed are {max_unreadable:.2%}", err=True
-        )
-        raise typer.Exit(EXIT_UNREADABLE)
-    reasons = [reason for gate in gates if (reason := closed_because(gate, report)) is not None]
-    for reason in reasons:
-        typer.echo(f"gate closed: {reason}", err=True)
-    if reasons:
-        raise typer.Exit(EXIT_GATE)
 
 
 def _percent(value: float) -> str:
