@@ -38,9 +38,9 @@ def test_border_of_many_real_images_is_the_phase_line() -> None:
 def test_border_is_on_the_safe_side_of_the_simulated_one(tmp_path: Path) -> None:
     """Between two places the border is at most where n_e / n_real is 1, and at it the ratio is not below 1."""
     region = GaussianRegion((0.5,), dim=8, cache=tmp_path)
-    border = region.border(150, 170)
+    border = region.border(60, 70)
     found = effective_sample_size(
-        160, math.floor(border), 0.5, dim=8, tolerance=0.01, rng=np.random.default_rng(0)
+        65, math.floor(border), 0.5, dim=8, tolerance=0.01, rng=np.random.default_rng(0)
     )
     assert found.ratio >= 1 - 2 * found.ratio_stderr
     assert any(tmp_path.rglob("*.json"))
@@ -48,11 +48,11 @@ def test_border_is_on_the_safe_side_of_the_simulated_one(tmp_path: Path) -> None
 
 @pytest.mark.theory
 def test_border_does_not_jump_where_the_closed_form_takes_over(tmp_path: Path) -> None:
-    """On both sides of the change the borders agree within 6 %: steps, errors and the closed form together."""
-    region = GaussianRegion((0.5,), dim=4, cache=tmp_path)
-    many = MANY * 4
+    """On both sides of the change the borders agree within 8 %: steps, errors and the closed form together."""
+    region = GaussianRegion((0.5,), dim=20, cache=tmp_path)
+    many = MANY * 20
     below, above = region.border(many - 20, many - 10), region.border(many + 10, many + 20)
-    assert below == pytest.approx(above, rel=0.06)
+    assert below == pytest.approx(above, rel=0.08)
 
 
 def test_a_range_of_biases_counts_by_its_worst(tmp_path: Path) -> None:
