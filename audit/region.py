@@ -16,8 +16,8 @@ from poolproof.simulate.placing import find_threshold
 from poolproof.simulate.theory import surrogate_limit, surrogate_real_only
 
 MANY: Final = 10
-"""Real images per dimension from which on the border is taken from the closed form for many samples: there it is 1 to 5 %
-below the simulated one, so on the safe side, and simulation takes ever longer."""
+"""Real images per dimension from which on the border is taken from the closed form for many samples: there it lies 1 to
+5 % below the simulated one, on the safe side, and simulation takes ever longer."""
 
 _STEPS: Final = 8
 """Places per factor of ten at which the border is simulated; between two of them the lower one counts."""
