@@ -67,7 +67,7 @@ _TYPES: Final = {".tar": "application/x-tar", ".parquet": "application/x-parquet
 
 def describe_croissant(
     manifest: Mapping[str, Any],
-    data_files: str,
+    pattern: str,
     share: Mapping[str, Any] | None,
     stated: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def describe_croissant(
 
     Args:
         manifest: of the filtered pool.
-        data_files: where the data lie; empty where only a list was written.
+        pattern: where the data lie; empty where only a list was written.
         share: the report's share before filtering; None where the audit told none.
         stated: of `decision.json`; empty where there is none.
     """
@@ -90,7 +90,7 @@ def describe_croissant(
         for shard in manifest["shards"]
         if "/" in shard["name"] or "." in shard["name"]
     ]
-    if not data and data_files:
+    if not data and pattern:
         data = [
             {
                 "@type": "cr:FileSet",
@@ -98,7 +98,7 @@ def describe_croissant(
                 "name": "pool",
                 "description": "The kept images and what lies beside them.",
                 "encodingFormat": "image/*",
-                "includes": data_files,
+                "includes": pattern,
             }
         ]
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from poolproof.audit.statement import describe_decision
@@ -25,7 +25,7 @@ _MARKUP: Final = frozenset("\\`*_{}[]<>#|~!&")
 
 def render_card(
     manifest: Mapping[str, Any],
-    data_files: str,
+    data_files: Sequence[str],
     share: Mapping[str, Any] | None,
     stated: Mapping[str, Any],
 ) -> str:
@@ -33,7 +33,7 @@ def render_card(
 
     Args:
         manifest: of the filtered pool.
-        data_files: where the data lie for `datasets`; empty where only a list was written.
+        data_files: patterns of the data for `datasets`; none where only a list was written.
         share: the report's share before filtering; None where the audit told none.
         stated: of `decision.json`; empty where there is none.
     """
@@ -67,11 +67,11 @@ def escape(value: object) -> str:
     return "".join(f"\\{c}" if c in _MARKUP else c for c in " ".join(text.split()))
 
 
-def _front(n_kept: int, data_files: str) -> list[str]:
+def _front(n_kept: int, data_files: Sequence[str]) -> list[str]:
     size = next((name for most, name in _SIZES if n_kept < most), "n>1B")
     lines = ["---", "license: unknown", "size_categories:", f"- {size}", "tags:", "- image", "- poolproof"]
     if data_files:
-        lines += ["configs:", "- config_name: default", f'  data_files: "{data_files}"']
+        lines += ["configs:", "- config_name: default", "  data_files:", *(f'  - "{name}"' for name in data_files)]
     return [*lines, "---"]
 
 
@@ -130,9 +130,9 @@ def _limits(manifest: Mapping[str, Any]) -> list[str]:
     return limits
 
 
-def _files(manifest: Mapping[str, Any], data_files: str) -> list[str]:
+def _files(manifest: Mapping[str, Any], data_files: Sequence[str]) -> list[str]:
     data = {"uids": "`subset.npy`: the uids, sorted, for DataComp's resharder", "keys": ""}
-    first = f"`{data_files}`: the data" if data_files else data.get(manifest["format"], "")
+    first = "`pool/`: the data" if data_files else data.get(manifest["format"], "")
     rest = [
         "`decision.parquet`: keep, weight and reason of every audited item",
         "`kept.txt`: the keys that were kept, one a line; those in double quotes are JSON strings",

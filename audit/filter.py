@@ -180,9 +180,10 @@ def _finish(
         for name in ("decision.parquet", "kept.txt", "weights.parquet", "names.parquet")
         if (place.out / name).is_file()
     }
-    card = render_card(manifest, writer.data_files, share, stated)
+    data_files = writer.data_files(units)
+    card = render_card(manifest, data_files, share, stated)
     place.write(place.out / "README.md", card.encode("utf-8", "backslashreplace"))
-    place.json(place.out / "croissant.json", describe_croissant(manifest, writer.data_files, share, stated))
+    place.json(place.out / "croissant.json", describe_croissant(manifest, writer.pattern, share, stated))
     place.json(place.out / "filter.json", manifest)
     return manifest
 

@@ -66,14 +66,17 @@ class DatasetReader(AbstractReader):
         """
         return _load_build(self.root, self.name) if self.name else _load_saved(self.root)
 
-    def rows(self, refs: Sequence[ItemRef]) -> Iterator[tuple[pa.Table, list[bytes | Unread]]]:
+    def rows(self, dataset: Any, refs: Sequence[ItemRef]) -> Iterator[tuple[pa.Table, list[bytes | Unread]]]:
         """All columns of the rows as stored, a few at a time, and their images.
 
+        Args:
+            dataset: from `load`, which takes longer than some rows.
+            refs: of the rows.
+
         Raises:
-            InputError: the data set is not there any more.
             pyarrow.ArrowException, OSError, IndexError: its files are damaged, or hold fewer rows.
         """
-        dataset, within = self.load(), self._within()
+        within = self._within()
         stored = dataset.with_format("arrow")
         for start in range(0, len(refs), _BATCH):
             table = stored[[ref.offset for ref in refs[start : start + _BATCH]]]

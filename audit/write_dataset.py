@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,11 +12,12 @@ from typing import Any, ClassVar, final
 import pyarrow as pa
 
 from poolproof.audit.huggingface import DatasetReader
+from poolproof.audit.parquet import ParquetReader
 from poolproof.audit.pool import one_line
 from poolproof.audit.write_file_rows import make_rows
 from poolproof.audit.write_kept import KeptItem
 from poolproof.audit.write_parquet import in_groups
-from poolproof.audit.write_pool import AbstractWriter, in_batches
+from poolproof.audit.write_pool import AbstractWriter
 from poolproof.audit.write_rows import AbstractRows
 from poolproof.errors import InputError
 from poolproof.files import hash_file, hash_json
@@ -34,7 +36,7 @@ class DatasetWriter(AbstractWriter):
 
     format: ClassVar[str] = "dataset"
     opens_as: ClassVar[str] = "dataset"
-    data_files: ClassVar[str] = "pool/*.arrow"
+    pattern: ClassVar[str] = "pool/*.arrow"
 
     @cached_property
     def rows(self) -> AbstractRows:
@@ -96,9 +98,11 @@ class DatasetWriter(AbstractWriter):
         self.place.json(self.place.pool / "state.json", state)
 
     def _groups(self, items: Iterator[KeptItem]) -> Iterator[pa.Table]:
-        for batch in in_batches(items):
-            source = self.rows.schema(batch[0].ref.source)
-            for group in in_groups(self.rows, iter(batch), source):
+        table = isinstance(self.kept.reader, ParquetReader)  # of which each file has columns of its own
+        for _, run in itertools.groupby(items, key=lambda item: item.ref.source if table else ""):
+            first = next(run)
+            source = self.rows.schema(first.ref.source)
+            for group in in_groups(self.rows, itertools.chain((first,), run), source):
                 yield _completed(group, self.schema)
 
 

@@ -13,7 +13,7 @@ from poolproof.audit.paths import is_image_name, path_of, readable
 from poolproof.audit.pool import FolderReader, read_file
 from poolproof.audit.write_files import AbstractFiles, FolderFiles, open_files
 from poolproof.audit.write_kept import KeptItem, changed, check_bytes
-from poolproof.audit.write_metadata import filter_metadata
+from poolproof.audit.write_metadata import METADATA, filter_metadata
 from poolproof.audit.write_names import is_safe_path, name_stems, safe_ending
 from poolproof.audit.write_pool import AbstractWriter, in_batches
 from poolproof.errors import InputError
@@ -35,13 +35,16 @@ class FolderWriter(AbstractWriter):
     hard: bool = False
     format: ClassVar[str] = "folder"
     opens_as: ClassVar[str] = "folder"
-    data_files: ClassVar[str] = "pool/**"
+    pattern: ClassVar[str] = "pool/**"
 
     def write(self, unit: int, start: int, stop: int) -> dict[str, Any]:
         """Writes the files of some items; the digest is that of the list of digests and names."""
         digest = hashlib.sha256()
         n_bytes = n_lost = 0
+        suffixes: set[str] = set()
         for name, size, sha256, lost in self._files(start, stop):
+            if is_image_name(name):
+                suffixes.add(os.path.splitext(name)[1])
             digest.update(f"{sha256}  ".encode() + os.fsencode(name) + b"\n")
             n_bytes += size
             n_lost += lost
@@ -51,7 +54,14 @@ class FolderWriter(AbstractWriter):
             "bytes": n_bytes,
             "sha256": digest.hexdigest(),
             "lost": n_lost,
+            "suffixes": sorted(suffixes),
         }
+
+    def data_files(self, units: Sequence[dict[str, Any]]) -> list[str]:
+        """The images alone, and the files that hold their columns: by captions beside them loaders are misled."""
+        suffixes = sorted({suffix for unit in units for suffix in unit["suffixes"]})
+        metadata = [name for name in METADATA if any(self.place.pool.rglob(name))]
+        return [f"pool/**/{name}" for name in (*(f"*{suffix}" for suffix in suffixes), *metadata)]
 
     def finish(self, units: Sequence[dict[str, Any]]) -> None:
         """Writes the kept rows of `metadata.*`, or the list of keys and the names they got."""

@@ -55,7 +55,7 @@ def safe_ending(ending: str) -> str:
     >>> safe_ending(".seg.png"), safe_ending(".a/..")
     ('.seg.png', '.a%2F..')
     """
-    escaped = ".".join(_escape(part) for part in ending.split("."))
+    escaped = ".".join(_escape(part) if part else "" for part in ending.split("."))
     return escaped if len(escaped.encode()) <= _MOST_PART // 2 else f".{_digest(ending)}"
 
 

@@ -32,7 +32,7 @@ class ParquetWriter(AbstractWriter):
 
     format: ClassVar[str] = "parquet"
     opens_as: ClassVar[str] = "parquet"
-    data_files: ClassVar[str] = "pool/**/*.parquet"
+    pattern: ClassVar[str] = "pool/**/*.parquet"
 
     @cached_property
     def rows(self) -> AbstractRows:

@@ -18,8 +18,8 @@ from poolproof.audit.write_place import Place
 SHARD_ITEMS: Final = 10_000
 """Items of a shard where no number is asked for, as in img2dataset and DataComp."""
 
-READ_ITEMS: Final = 256
-"""Items asked of a reader at a time."""
+READ_ITEMS: Final = 1 << 16
+"""Items asked of a reader at a time; their bytes come one by one, but each call may read a row group anew."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class AbstractWriter(abc.ABC):
     opens_as: ClassVar[str]
     """The prefix with which `open_pool` opens what was written; empty where there is nothing to open."""
 
-    data_files: ClassVar[str]
-    """What the data are for the loaders of a data set card, relative to the output folder."""
+    pattern: ClassVar[str] = ""
+    """Where the data lie, relative to the output folder; empty where there are none."""
 
     def bounds(self) -> list[int]:
         """Positions at which units begin, and the end."""
@@ -56,6 +56,11 @@ class AbstractWriter(abc.ABC):
     def finish(self, units: Sequence[dict[str, Any]]) -> None:
         """Writes what needs all units. Does nothing where that is nothing."""
         del units
+
+    def data_files(self, units: Sequence[dict[str, Any]]) -> list[str]:
+        """What the loaders of a data set card read, as patterns relative to the output folder."""
+        del units
+        return [self.pattern] if self.pattern else []
 
     def write_names(self, stems: Sequence[str]) -> None:
         """Writes which name each key got, where items could not keep theirs."""

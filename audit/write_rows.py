@@ -34,6 +34,11 @@ class StoredRows:
 
     reader: ParquetReader | DatasetReader
 
+    @cached_property
+    def dataset(self) -> Any:
+        """The data set, opened once; None for Parquet."""
+        return self.reader.load() if isinstance(self.reader, DatasetReader) else None
+
     def schema(self, source: str) -> pa.Schema:
         """The columns of the items of one source.
 
@@ -41,7 +46,7 @@ class StoredRows:
             InputError: it is gone, or damaged.
         """
         if isinstance(self.reader, DatasetReader):
-            return self.reader.load().features.arrow_schema
+            return self.dataset.features.arrow_schema
         try:
             return self.reader.schema(source)
         except (pa.ArrowException, FileNotFoundError, NotADirectoryError) as error:
@@ -56,8 +61,14 @@ class StoredRows:
             InputError: the pool changed since the audit.
         """
         n_read = 0
+        refs = [item.ref for item in items]
         try:
-            for table, images in self.reader.rows([item.ref for item in items]):
+            found = (
+                self.reader.rows(self.dataset, refs)
+                if isinstance(self.reader, DatasetReader)
+                else self.reader.rows(refs)
+            )
+            for table, images in found:
                 several = list(items[n_read : n_read + table.num_rows])
                 n_read += table.num_rows
                 checked = [check_bytes(item, data) for item, data in zip(several, images, strict=True)]

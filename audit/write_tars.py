@@ -29,7 +29,7 @@ class TarWriter(AbstractWriter):
 
     format: ClassVar[str] = "webdataset"
     opens_as: ClassVar[str] = "tar"
-    data_files: ClassVar[str] = "pool/*.tar"
+    pattern: ClassVar[str] = "pool/*.tar"
 
     def bounds(self) -> list[int]:
         """Units end at their size, or before a key that they hold already."""

@@ -30,7 +30,6 @@ class UidWriter(AbstractWriter):
 
     format: ClassVar[str] = "uids"
     opens_as: ClassVar[str] = ""
-    data_files: ClassVar[str] = ""
 
     def write(self, unit: int, start: int, stop: int) -> dict[str, Any]:
         """Notes the uids of some items, in hex."""
@@ -71,7 +70,6 @@ class KeyWriter(AbstractWriter):
 
     format: ClassVar[str] = "keys"
     opens_as: ClassVar[str] = ""
-    data_files: ClassVar[str] = ""
 
     def bounds(self) -> list[int]:
         """No units."""
