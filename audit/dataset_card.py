@@ -71,7 +71,12 @@ def _front(n_kept: int, data_files: Sequence[str]) -> list[str]:
     size = next((name for most, name in _SIZES if n_kept < most), "n>1B")
     lines = ["---", "license: unknown", "size_categories:", f"- {size}", "tags:", "- image", "- poolproof"]
     if data_files:
-        lines += ["configs:", "- config_name: default", "  data_files:", *(f'  - "{name}"' for name in data_files)]
+        lines += [
+            "configs:",
+            "- config_name: default",
+            "  data_files:",
+            *(f'  - "{name}"' for name in data_files),
+        ]
     return [*lines, "---"]
 
 

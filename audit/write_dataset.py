@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, final
 
@@ -79,13 +78,12 @@ class DatasetWriter(AbstractWriter):
 
     def finish(self, units: Sequence[dict[str, Any]]) -> None:
         """Writes what the library wants to know."""
-        import datasets
-
-        told = {}
+        info: dict[str, Any] = dict.fromkeys(_INFO, "")
         if isinstance(self.kept.reader, DatasetReader):
-            told = {name: getattr(self.kept.reader.load().info, name) for name in _INFO}
-        info = datasets.DatasetInfo(features=_features(self.schema), **told)
-        self.place.json(self.place.pool / "dataset_info.json", json.loads(json.dumps(asdict(info))))
+            before = self.kept.reader.load().info
+            info = {name: getattr(before, name) or "" for name in _INFO}
+        info["features"] = _features(self.schema).to_dict()
+        self.place.json(self.place.pool / "dataset_info.json", info)
         state = {
             "_data_files": [{"filename": unit["name"].rpartition("/")[2]} for unit in units],
             "_fingerprint": hash_json([unit["sha256"] for unit in units])[:16],

@@ -49,7 +49,7 @@ class StoredRows:
             return self.dataset.features.arrow_schema
         try:
             return self.reader.schema(source)
-        except (pa.ArrowException, FileNotFoundError, NotADirectoryError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"the pool changed since the audit: {readable(path_of(source))!r} ({one_line(error)}); audit it again"
             ) from error
@@ -73,9 +73,7 @@ class StoredRows:
                 n_read += table.num_rows
                 checked = [check_bytes(item, data) for item, data in zip(several, images, strict=True)]
                 yield several, table, checked
-        except FileNotFoundError as error:
-            raise changed(items[n_read], "its file is gone") from error
-        except (pa.ArrowException, IndexError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:
             raise changed(items[n_read], f"its row cannot be read: {one_line(error)}") from error
         if n_read < len(items):
             raise changed(items[n_read], "its row is not there any more")

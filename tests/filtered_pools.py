@@ -117,7 +117,9 @@ def decide(
     """A run that holds a plan alone, and a decision on it."""
     run = RunFolder(folder / "run")
     run.path.mkdir(parents=True)
-    plan = make_plan(open_pool(pool), run.path / "plan.parquet", rng=np.random.default_rng(0), shard_size=shard_size)
+    plan = make_plan(
+        open_pool(pool), run.path / "plan.parquet", rng=np.random.default_rng(0), shard_size=shard_size
+    )
     tables = []
     for index in range(plan.n_shards):
         shard = plan.shard(index)
@@ -143,7 +145,11 @@ def decide(
 def kept_items(pool: Pool, keep: Callable[[ItemRef], bool] = every_other) -> list[tuple[str, bytes]]:
     """Key and bytes of the items that are kept."""
     refs = [ref for ref in pool.refs() if keep(ref)]
-    return [(ref.key, data) for ref, data in zip(refs, pool.reader.read(refs), strict=True) if isinstance(data, bytes)]
+    return [
+        (ref.key, data)
+        for ref, data in zip(refs, pool.reader.read(refs), strict=True)
+        if isinstance(data, bytes)
+    ]
 
 
 def all_items(pool: Pool) -> list[tuple[str, bytes]]:

@@ -16,7 +16,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from filtered_pools import KINDS, all_items, contents, decide, every_other, images, kept_items, uid, write_kind
+from filtered_pools import (
+    KINDS,
+    all_items,
+    contents,
+    decide,
+    every_other,
+    images,
+    kept_items,
+    uid,
+    write_kind,
+)
 
 from poolproof.audit.filter import FORMATS, FilterSpec, filter_pool, listed
 from poolproof.audit.pool import Pool, open_pool
@@ -24,7 +34,12 @@ from poolproof.audit.write_place import FilterError, Place
 from poolproof.errors import InputError
 
 
-SLOW_STOPS = (("folder", "webdataset"), ("folder", "dataset"), ("webdataset", "parquet"), ("parquet", "folder"))
+SLOW_STOPS = (
+    ("folder", "webdataset"),
+    ("folder", "dataset"),
+    ("webdataset", "parquet"),
+    ("parquet", "folder"),
+)
 STOPS = (
     *((kind, kind) for kind in KINDS),
     ("webdataset", "uids"),
@@ -116,7 +131,9 @@ def test_small_shards(tmp_path: Path, name: str) -> None:
         assert len(np.load(tmp_path / "out" / "subset.npy")) == 5
     else:
         assert [shard["items"] for shard in manifest["shards"]] == [2, 2, 1]
-        assert [data for _, data in all_items(opened(tmp_path / "out"))] == [d for _, d in kept_items(open_pool(pool))]
+        assert [data for _, data in all_items(opened(tmp_path / "out"))] == [
+            d for _, d in kept_items(open_pool(pool))
+        ]
 
 
 class Stopped(BaseException):
@@ -137,6 +154,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[list[int]]
             if count[0] == after:
                 handle.flush()
                 raise Stopped
+
     with monkeypatch.context() as patch:
         patch.setattr(Place, "file", file)
         yield count
@@ -284,7 +302,9 @@ def test_a_changed_item_stops(tmp_path: Path, kind: str, name: str) -> None:
     """Other bytes than were audited end in one line that names the item, and no manifest."""
     pool = write_kind(tmp_path, kind)
     run, decision = decide(pool, tmp_path)
-    target = next(path for path in sorted(pool.rglob("*")) if path.suffix in (".jpg", ".tar", ".parquet", ".arrow"))
+    target = next(
+        path for path in sorted(pool.rglob("*")) if path.suffix in (".jpg", ".tar", ".parquet", ".arrow")
+    )
     data = bytearray(target.read_bytes())
     at = data.find(images(10)[0][20:60])
     assert at > 0
@@ -332,7 +352,9 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(FilterError, match="no space left on the device of .*; free some, the same command continues"):
+        with pytest.raises(
+            FilterError, match="no space left on the device of .*; free some, the same command continues"
+        ):
             filter_pool(run, decision, spec)
     finals = contents(spec.out / "pool")
     assert finals

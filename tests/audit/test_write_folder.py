@@ -83,7 +83,14 @@ def test_a_link_in_the_pool_becomes_a_file(tmp_path: Path) -> None:
 
 def test_names_of_every_sort_stay(tmp_path: Path) -> None:
     """Names that are not UTF-8, as long as a file system allows, or odd otherwise are as they were."""
-    names: list[str | bytes] = [b"caf\xe9.png", "new\nline.jpg", "x" * 251 + ".png", "<b>'\"&.jpg", "写真/🙂.webp", " .jpg"]
+    names: list[str | bytes] = [
+        b"caf\xe9.png",
+        "new\nline.jpg",
+        "x" * 251 + ".png",
+        "<b>'\"&.jpg",
+        "写真/🙂.webp",
+        " .jpg",
+    ]
     pool = write_images(tmp_path / "pool", names)
     run, decision = decide(pool, tmp_path, keep=keep_all)
     filter_pool(run, decision, FilterSpec(tmp_path / "out"))
@@ -102,7 +109,13 @@ def test_sidecars_go_with_their_image(tmp_path: Path) -> None:
         (pool / name).write_text(name)
     run, decision = decide(pool, tmp_path, keep=lambda ref: ref.key in ("b.png", "c.v1.jpg"))
     filter_pool(run, decision, FilterSpec(tmp_path / "out"))
-    assert sorted(contents(tmp_path / "out" / "pool")) == ["b.jpg.json", "b.png", "b.txt", "c.v1.jpg", "c.v1.txt"]
+    assert sorted(contents(tmp_path / "out" / "pool")) == [
+        "b.jpg.json",
+        "b.png",
+        "b.txt",
+        "c.v1.jpg",
+        "c.v1.txt",
+    ]
 
 
 def test_metadata_keeps_the_kept_rows(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def test_members_keep_names_order_and_bytes(tmp_path: Path) -> None:
     filter_pool(run, decision, FilterSpec(tmp_path / "out"))
     before = [m for path in sorted(pool.glob("*.tar")) for m in members(path)]
     kept = {f"{i:03d}" for i in range(0, 10, 2)}
-    assert [m for path in tars(tmp_path / "out") for m in members(path)] == [m for m in before if m[0][:3] in kept]
+    assert [m for path in tars(tmp_path / "out") for m in members(path)] == [
+        m for m in before if m[0][:3] in kept
+    ]
     with tarfile.open(tars(tmp_path / "out")[0]) as tar:
         assert {(i.mtime, i.uid, i.gid, i.uname, i.gname, i.mode) for i in tar} == {(0, 0, 0, "", "", 0o644)}
 
@@ -80,8 +82,16 @@ def test_one_key_in_two_tars(tmp_path: Path) -> None:
 def test_one_key_twice_in_a_tar(tmp_path: Path) -> None:
     """Each of two samples of one name in one tar keeps its own caption, in a tar of its own."""
     data = images(2)
-    rows = [("a.jpg", data[0]), ("a.txt", b"first"), ("b.jpg", data[1]), ("a.jpg", data[1]), ("a.txt", b"second")]
-    run, decision = decide(write_tar(tmp_path / "pool" / "0.tar", rows), tmp_path, keep=lambda ref: ref.key == "a")
+    rows = [
+        ("a.jpg", data[0]),
+        ("a.txt", b"first"),
+        ("b.jpg", data[1]),
+        ("a.jpg", data[1]),
+        ("a.txt", b"second"),
+    ]
+    run, decision = decide(
+        write_tar(tmp_path / "pool" / "0.tar", rows), tmp_path, keep=lambda ref: ref.key == "a"
+    )
     filter_pool(run, decision, FilterSpec(tmp_path / "out"))
     assert [members(path) for path in tars(tmp_path / "out")] == [rows[:2], rows[3:]]
 
@@ -95,7 +105,9 @@ def test_dots_in_names(tmp_path: Path) -> None:
     filter_pool(run, decision, FilterSpec(tmp_path / "out"))
     (path,) = tars(tmp_path / "out")
     assert members(path) == [*rows[:2], rows[3]]
-    assert all_items(open_pool(tmp_path / "out" / "pool")) == kept_items(open_pool(pool), lambda r: r.key != "v1.b")
+    assert all_items(open_pool(tmp_path / "out" / "pool")) == kept_items(
+        open_pool(pool), lambda r: r.key != "v1.b"
+    )
 
 
 def test_a_plain_name_and_one_with_dots_from_two_tars(tmp_path: Path) -> None:
@@ -115,7 +127,9 @@ def test_long_and_foreign_names(tmp_path: Path) -> None:
     rows = [("d/" * 200 + "x" * 200 + ".jpg", data[0]), ("写真🙂.png", data[1]), ("caf\udce9.jpg", data[2])]
     path = tmp_path / "pool" / "0.tar"
     path.parent.mkdir()
-    with tarfile.open(path, "w", encoding="utf-8", errors="surrogateescape", format=tarfile.GNU_FORMAT) as tar:
+    with tarfile.open(
+        path, "w", encoding="utf-8", errors="surrogateescape", format=tarfile.GNU_FORMAT
+    ) as tar:
         import io
 
         for name, content in rows:
@@ -141,7 +155,9 @@ def test_members_that_lead_out_are_renamed(tmp_path: Path) -> None:
 def test_a_caption_that_is_cut_off_is_counted(tmp_path: Path) -> None:
     """A tar that ends inside a caption keeps its image; the loss is in the manifest and the card."""
     data = images(2)
-    path = write_tar(tmp_path / "pool" / "0.tar", [("a.jpg", data[0]), ("b.jpg", data[1]), ("b.txt", b"c" * 4000)])
+    path = write_tar(
+        tmp_path / "pool" / "0.tar", [("a.jpg", data[0]), ("b.jpg", data[1]), ("b.txt", b"c" * 4000)]
+    )
     raw = path.read_bytes()
     path.write_bytes(raw[: raw.index(b"c" * 4000) + 100])
     run, decision = decide(path, tmp_path, keep=lambda ref: ref.n_bytes > 0)
@@ -173,18 +189,24 @@ def test_images_of_a_folder_with_one_stem(tmp_path: Path) -> None:
         (pool / name).write_bytes(content)
     run, decision = decide(pool, tmp_path, keep=keep_all)
     filter_pool(run, decision, FilterSpec(tmp_path / "out", format="webdataset"))
-    assert all_items(open_pool(tmp_path / "out" / "pool")) == list(zip(("b%2E1", "b", "b~2"), data, strict=True))
+    assert all_items(open_pool(tmp_path / "out" / "pool")) == list(
+        zip(("b%2E1", "b", "b~2"), data, strict=True)
+    )
 
 
-NAMES = st.text(
-    st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30
-).filter(lambda name: len(name.encode()) < 100)
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(
+    lambda name: len(name.encode()) < 100
+)
 
 
 @pytest.mark.property
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(names=st.lists(NAMES, min_size=1, max_size=6), name=st.sampled_from(["webdataset", "folder", "parquet"]))
-def test_any_names_come_through(tmp_path_factory: pytest.TempPathFactory, names: list[str], name: str) -> None:
+@given(
+    names=st.lists(NAMES, min_size=1, max_size=6), name=st.sampled_from(["webdataset", "folder", "parquet"])
+)
+def test_any_names_come_through(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], name: str
+) -> None:
     """Whatever the members are called, the items that are listed come out, and nothing beside the output appears."""
     base = tmp_path_factory.mktemp("names")
     data = images(len(names))
