@@ -33,7 +33,6 @@ from poolproof.audit.pool import Pool, open_pool
 from poolproof.audit.write_place import FilterError, Place
 from poolproof.errors import InputError
 
-
 SLOW_STOPS = (
     ("folder", "webdataset"),
     ("folder", "dataset"),
@@ -310,7 +309,7 @@ def test_a_changed_item_stops(tmp_path: Path, kind: str, name: str) -> None:
     assert at > 0
     data[at + 5] ^= 255
     target.write_bytes(bytes(data))
-    with pytest.raises(InputError, match="the pool changed since the audit: '.*' .*; audit it again"):
+    with pytest.raises(InputError, match=r"the pool changed since the audit: '.*' .*; audit it again"):
         filter_pool(run, decision, FilterSpec(tmp_path / "out", format=name))
     assert not (tmp_path / "out" / "filter.json").exists()
 
@@ -353,7 +352,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(
-            FilterError, match="no space left on the device of .*; free some, the same command continues"
+            FilterError, match=r"no space left on the device of .*; free some, the same command continues"
         ):
             filter_pool(run, decision, spec)
     finals = contents(spec.out / "pool")

@@ -74,5 +74,5 @@ def test_parquet_files_with_different_columns(tmp_path: Path) -> None:
         pa.table({"image": data[2:], "key": ["c", "d"], "n": ["x", "y"]}), tmp_path / "pool" / "2.parquet"
     )
     run, decision = decide(tmp_path / "pool", tmp_path / "second")
-    with pytest.raises(InputError, match="differ in their columns .*; use the format parquet"):
+    with pytest.raises(InputError, match=r"differ in their columns .*; use the format parquet"):
         filter_pool(run, decision, FilterSpec(tmp_path / "second" / "out", format="dataset"))

@@ -169,7 +169,7 @@ def test_a_damaged_page_of_another_column(tmp_path: Path) -> None:
     raw = bytearray(pool.read_bytes())
     raw[chunk.data_page_offset : chunk.data_page_offset + 12] = b"\xff" * 12
     pool.write_bytes(bytes(raw))
-    with pytest.raises(InputError, match="the pool changed since the audit: 'k0' .*; audit it again"):
+    with pytest.raises(InputError, match=r"the pool changed since the audit: 'k0' .*; audit it again"):
         filter_pool(run, decision, FilterSpec(tmp_path / "out"))
 
 
