@@ -45,6 +45,13 @@ _METHOD = {
     "pacc-fieller": "means of soft scores",
     "melded-lower": "flags, corrected for false alarms alone: holds for any generator",
     "matched": "flags of a sample, all files made alike in size and codec",
+    "labels-strata": "labels by people, part by part: holds whatever the detector errs",
+    "labels-survey": "labels by people alone",
+}
+_PART = {
+    "hit": "signed, declared or marked",
+    "flagged": "flagged by the detector",
+    "rest": "all others",
 }
 
 
@@ -100,6 +107,17 @@ class Line:
 
 
 @dataclass(frozen=True)
+class LabelledPart:
+    """Labels in a part of the pool."""
+
+    name: str
+    items: int
+    n: int
+    synthetic: int
+    unsure: int
+
+
+@dataclass(frozen=True)
 class Check:
     """One check and what came of it."""
 
@@ -132,6 +150,8 @@ def render_report(run: Path, *, read_images: ReadImages) -> Path:
         accounts=accounts(report),
         estimates=[Line(_METHOD.get(e["method"], ""), e, e["method"]) for e in report["estimates"]],
         checks=checks(report),
+        labels=report.get("labels"),
+        labelled_parts=labelled_parts(report),
         groups=groups(report),
         share_chart=_share_chart(report),
         score_chart=_score_chart(report),
@@ -198,6 +218,14 @@ def _basis(report: Mapping[str, Any]) -> str:
     said = f"{proven} whose own signature, metadata or mark says synthetic"
     scored = counted(report["pool"]["status"]["scored"], "image")
     method = report["share"]["method"]
+    if method.startswith("labels"):
+        labels = report["labels"]
+        took = (
+            "; the detector's flags make it narrower, and cannot make it wrong"
+            if len(labels["parts"]) > 1
+            else ""
+        )
+        return f"It rests on what people said of {counted(labels['n'], 'image')} drawn at random{took}."
     if method == "floor":
         took = "no detector took part" if report["scores"] is None else "what the detector says was set aside"
         return f"It counts {said}, and nothing else: {took}."
@@ -364,6 +392,28 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text[-1:] in ".?!" else ".")
 
 
+def labelled_parts(report: Mapping[str, Any]) -> list[LabelledPart]:
+    """Labels by part of the pool, the parts in words; none without labels.
+
+    Args:
+        report: the content of `report.json`.
+    """
+    labels = report.get("labels")
+    if labels is None:
+        return []
+    whole = len(labels["parts"]) == 1
+    return [
+        LabelledPart(
+            "all images" if whole else _sentence(", or ".join(_PART[name] for name in part["names"]))[:-1],
+            part["items"],
+            part["n"],
+            part["synthetic"],
+            part["unsure"],
+        )
+        for part in labels["parts"]
+    ]
+
+
 def groups(report: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:
     """Shares of parts of the pool, by what they were cut by.
 
@@ -387,6 +437,8 @@ def _share_chart(report: Mapping[str, Any]) -> Markup | None:
         return None
     scored = report["pool"]["status"]["scored"]
     floor = min(report["tiers"]["any"]["count"] / scored, 1.0) if scored else 0.0
+    if share["method"].startswith("labels"):  # labels do not take findings for granted
+        floor = 0.0
     label = f"{percent(floor)} signed, declared or marked"
     return interval_chart(share["point"], share["lower"], share["upper"], floor=floor, floor_label=label)
 

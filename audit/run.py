@@ -19,6 +19,7 @@ from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.estimate import estimate_share
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.known import drop_learnt, fitted_digests
+from poolproof.audit.labelled_audit import check_run, share_of_labels
 from poolproof.audit.plan import Plan, make_plan, read_plan
 from poolproof.audit.pool import open_pool
 from poolproof.audit.progress import AbstractProgress, Silence
@@ -44,7 +45,7 @@ from poolproof.watermark.dwt import VARIANTS
 
 _STREAMS: Final = ("folds", "sets", "checks", "transfer")
 
-_FREE: Final = ("level", "detector", "match")
+_FREE: Final = ("level", "detector", "match", "labels")
 """Settings that may change between calls: the evidence does not depend on them."""
 
 SET_SAMPLE: Final = 5000
@@ -139,6 +140,7 @@ def audit_pool(
                 sample = spec.sample if role == "pool" else None
                 pinned = _pinned(run, role) is not None
                 plans[role] = _plan(run.folder(role), path, spec, sample, streams[role], pinned=pinned)
+        labels = check_run(spec.labels, plans["pool"])
         write_json(run.config, settings)
         for role, plan in plans.items():
             scan(run, role, plan, scorer, config_sha256, spec.workers, progress)
@@ -171,6 +173,7 @@ def audit_pool(
             detector = calibration.detector if calibration else None
             tally = _write_items(run, detector, embedder, duplicates, digests, sampled)
             check_balance(tally, plans["pool"].n_items)
+            labelled = share_of_labels(labels, run.items, run.evidence(), digests, level=spec.level)
         checker = Checker(run, references, calibration, tally, digests, embedder, choice, spec.level)
         checks = checker.check(spec.match, rng=streams["checks"], progress=progress)
         with progress.stage("comparing the sets"):
@@ -184,6 +187,7 @@ def audit_pool(
             share=estimate_share(
                 tally, calibration, why, sample=plans["pool"].meta["sample"], level=spec.level, checks=checks
             ),
+            labelled=labelled,
             checks=checks,
             generators=generators,
             references=references,
@@ -233,7 +237,7 @@ def scan_settings(scorer: Scorer) -> dict[str, Any]:
 def _settings(spec: AuditSpec, scanned: Mapping[str, Any]) -> dict[str, Any]:
     values = asdict(spec) | dict(scanned)
     del values["out"], values["workers"]
-    for role in ("pool", "real", "synthetic"):
+    for role in ("pool", "real", "synthetic", "labels"):
         if values[role] is not None and Path(values[role]).exists():
             values[role] = str(Path(values[role]).resolve())
     return values

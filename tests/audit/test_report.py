@@ -21,7 +21,7 @@ from poolproof.audit.gallery import GALLERY_SIZE, galleries, lost_items
 from poolproof.audit.report import accounts, checks, headline, render_report, tiers
 from poolproof.errors import InputError
 
-KINDS = ("both-references", "real-only", "no-references", "nothing-scored")
+KINDS = ("both-references", "labelled", "real-only", "no-references", "nothing-scored")
 DOCS = Path(__file__).parents[2] / "docs"
 
 
