@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -39,7 +40,6 @@ class LabelAnswer:
         found: the share.
         draw: `random` or `detector`.
         parts: the labels, part by part.
-        plan: how many more labels narrow it by a step worth it.
         left: items that could still be labelled.
         hits_real: items labelled real that have a signed, declared or marked finding.
     """
@@ -47,9 +47,15 @@ class LabelAnswer:
     found: LabelledShare
     draw: str
     parts: tuple[PartCount, ...]
-    plan: LabelPlan
     left: int
     hits_real: int
+
+    @cached_property
+    def plan(self) -> LabelPlan:
+        """How many more labels narrow it by a step worth it."""
+        now = (self.found.interval.upper - self.found.interval.lower) / 2
+        step = next((step for step in HALF_WIDTHS if step < 0.9 * now), HALF_WIDTHS[-1])
+        return plan_labels(self.found, half_width=step)
 
     @property
     def synthetic(self) -> int:
@@ -160,17 +166,14 @@ def answer_labels(
     if not any(part.stratum.labelled for part in counts):
         return None
     found = labelled_share([part.stratum for part in counts], level=level)
-    now = (found.interval.upper - found.interval.lower) / 2
-    step = next((step for step in HALF_WIDTHS if step < 0.9 * now), HALF_WIDTHS[-1])
     labels = file.labels.values()
     real = [find_row(candidates, label.row) for label in labels if label.label == "real"]
     return LabelAnswer(
         found,
         file.header.draw,
         counts,
-        plan_labels(found, half_width=step),
         len(candidates) - len(labels),
-        sum(position is not None and candidates.parts[position] == 0 for position in real),
+        sum(position is not None and int(candidates.parts[position]) == 0 for position in real),
     )
 
 

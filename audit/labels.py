@@ -12,8 +12,9 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any, BinaryIO, Final
 
 from poolproof.audit.label_draw import DRAWS, PARTS, DrawnPart
@@ -150,32 +151,31 @@ class LabelFile:
                 f"schema_version is {values.get('schema_version')}, allowed is {SCHEMA_VERSION}; "
                 "label again with this version"
             )
-        try:
-            parts = tuple(DrawnPart(**part) for part in values["parts"])
-            names = ("plan_sha256", "draw", "seed", "size", "parts_sha256")
-            header = Header(**{name: values[name] for name in names}, parts=parts)
-        except (KeyError, TypeError) as error:
-            raise self._damaged("its header lacks fields") from error
-        by_part = header.draw == "detector"
-        known = all(part.name in PARTS and _is_count(part.size) and part.size > 0 for part in parts)
-        sound = header.draw in DRAWS and _is_count(header.seed) and _is_count(header.size) and known
-        if not sound or bool(parts) != by_part or (parts and sum(p.size for p in parts) != header.size):
+        names = ("plan_sha256", "draw", "seed", "size", "parts_sha256")
+        if not {*names, "parts"} <= set(values):
+            raise self._damaged("its header lacks fields")
+        by_part, parts = values["draw"] == "detector", values["parts"]
+        sound = isinstance(values["plan_sha256"], str) and values["draw"] in DRAWS
+        sound = sound and _is_count(values["seed"]) and _is_count(values["size"])
+        sound = sound and isinstance(values["parts_sha256"], str if by_part else NoneType)
+        sound = sound and isinstance(parts, list) and bool(parts) == by_part and all(map(_is_part, parts))
+        if not sound or (by_part and sum(part["size"] for part in parts) != values["size"]):
             raise self._damaged("its header does not describe a draw")
-        return header
+        return Header(
+            **{name: values[name] for name in names}, parts=tuple(DrawnPart(**part) for part in parts)
+        )
 
     def _add(self, line: bytes) -> None:
         values = self._parse(line)
-        try:
-            label = Label(**values)
-        except TypeError as error:
-            raise self._damaged("a label has other fields") from error
-        texts = all(isinstance(value, str) for value in (label.key, label.at, label.by, label.sha256))
-        sound = texts and _is_count(label.row) and _is_count(label.place)
-        if not sound or not _SHA256.fullmatch(label.sha256) or label.part not in (None, *PARTS):
+        if set(values) != {field.name for field in fields(Label)}:
+            raise self._damaged("a label has other fields")
+        texts = all(isinstance(values[name], str) for name in ("key", "at", "by", "sha256"))
+        sound = texts and _is_count(values["row"]) and _is_count(values["place"])
+        if not sound or not _SHA256.fullmatch(values["sha256"]) or values["part"] not in (None, *PARTS):
             raise self._damaged("a label's fields are out of range")
-        if label.label not in (None, *LABELS):
-            raise self._damaged(f"a label is {label.label!r}, allowed are {', '.join(LABELS)}")
-        self._take(label)
+        if values["label"] not in (None, *LABELS):
+            raise self._damaged(f"a label is {values['label']!r}, allowed are {', '.join(LABELS)}")
+        self._take(Label(**values))
 
     def _take(self, label: Label) -> None:
         """Remembers a line; the latest ones stand last."""
@@ -250,3 +250,12 @@ def _line(values: dict[str, Any]) -> bytes:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_part(values: object) -> bool:
+    """Whether a value describes a part of a draw."""
+    if not isinstance(values, dict) or set(values) != {"name", "size", "allocation"}:
+        return False
+    share = values["allocation"]
+    sound = values["name"] in PARTS and _is_count(values["size"]) and values["size"] > 0
+    return sound and isinstance(share, float) and 0 < share <= 1
