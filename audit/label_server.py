@@ -8,12 +8,13 @@ policy that lets nothing in them run.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import secrets
+import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,6 +75,7 @@ class LabelServer(ThreadingHTTPServer):
             raise InputError(f"--port: got {port}, allowed 0 to 65535; leave it out for any that is free")
         self.session = session
         self.token = secrets.token_urlsafe(24)
+        self._open: set[socket.socket] = set()
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
@@ -91,6 +93,22 @@ class LabelServer(ThreadingHTTPServer):
         """Names under which the server may be asked."""
         return tuple(f"{name}:{self.server_port}" for name in (HOST, "localhost"))
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answers a connection in a thread of its own."""
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection that has ended."""
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """Closes connections that browsers keep open: nothing is taken on them any more."""
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):  # the browser was faster
+                connection.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Lets a browser hang up without words; other errors are shown as ever."""
         import sys
@@ -99,7 +117,7 @@ class LabelServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(server: LabelServer) -> Iterator[LabelServer]:
     """The server, at work in threads until the block ends."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
@@ -109,6 +127,7 @@ def serving(server: LabelServer) -> Iterator[LabelServer]:
     finally:
         server.shutdown()
         thread.join()
+        server.hang_up()
         server.server_close()
 
 
