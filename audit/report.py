@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.gallery import LOST_SIZE, ReadImages, galleries, lost_items
+from poolproof.audit.label_words import labelled_parts, labels_basis
 from poolproof.audit.summary import SCHEMA_VERSION
 from poolproof.charts import Counts, histogram_chart, interval_chart
 from poolproof.errors import InputError
@@ -47,11 +48,6 @@ _METHOD = {
     "matched": "flags of a sample, all files made alike in size and codec",
     "labels-strata": "labels by people, part by part: holds whatever the detector errs",
     "labels-survey": "labels by people alone",
-}
-_PART = {
-    "hit": "signed, declared or marked",
-    "flagged": "flagged by the detector",
-    "rest": "all others",
 }
 
 
@@ -104,17 +100,6 @@ class Line:
     meaning: str
     share: Mapping[str, Any]
     name: str
-
-
-@dataclass(frozen=True)
-class LabelledPart:
-    """Labels in a part of the pool."""
-
-    name: str
-    items: int
-    n: int
-    synthetic: int
-    unsure: int
 
 
 @dataclass(frozen=True)
@@ -219,13 +204,7 @@ def _basis(report: Mapping[str, Any]) -> str:
     scored = counted(report["pool"]["status"]["scored"], "image")
     method = report["share"]["method"]
     if method.startswith("labels"):
-        labels = report["labels"]
-        took = (
-            "; the detector's flags make it narrower, and cannot make it wrong"
-            if len(labels["parts"]) > 1
-            else ""
-        )
-        return f"It rests on what people said of {counted(labels['n'], 'image')} drawn at random{took}."
+        return labels_basis(report["labels"])
     if method == "floor":
         took = "no detector took part" if report["scores"] is None else "what the detector says was set aside"
         return f"It counts {said}, and nothing else: {took}."
@@ -390,28 +369,6 @@ def _matched(matched: Mapping[str, Any], estimates: Sequence[Mapping[str, Any]])
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text[-1:] in ".?!" else ".")
-
-
-def labelled_parts(report: Mapping[str, Any]) -> list[LabelledPart]:
-    """Labels by part of the pool, the parts in words; none without labels.
-
-    Args:
-        report: the content of `report.json`.
-    """
-    labels = report.get("labels")
-    if labels is None:
-        return []
-    whole = len(labels["parts"]) == 1
-    return [
-        LabelledPart(
-            "all images" if whole else _sentence(", or ".join(_PART[name] for name in part["names"]))[:-1],
-            part["items"],
-            part["n"],
-            part["synthetic"],
-            part["unsure"],
-        )
-        for part in labels["parts"]
-    ]
 
 
 def groups(report: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +42,8 @@ def label(
     Each label is saved at once, and the same command goes on where it was; Ctrl-C ends it. Then
     `poolproof audit POOL --out RUN --labels FILE` tells the share by the labels, valid whatever the detector errs.
     """
+    import webbrowser
+
     from poolproof.audit.label_server import LabelServer, serving
     from poolproof.audit.label_session import Labelling
 

@@ -32,6 +32,7 @@ from poolproof.audit.label_share import LabelAnswer, answer_labels, open_draw
 from poolproof.audit.labels import Header, Label, LabelFile, read_labels, start_labels
 from poolproof.audit.run import audit_pool
 from poolproof.detectors.labelled import labelled_share
+from poolproof.detectors.prevalence import Interval
 from poolproof.detectors.strata import Stratum
 from poolproof.errors import InputError
 
@@ -73,9 +74,9 @@ class Memory:
             said = say(int(position))
             self.file.latest[row] = Label(row, "k", "0" * 64, said, "now", part, place, PAGE)
 
-    def answer(self, **options: Any) -> LabelAnswer:
+    def answer(self) -> LabelAnswer:
         """The share."""
-        found = answer_labels(self.file, self.items, self.draw, **({"level": 0.95} | options))
+        found = answer_labels(self.file, self.items, self.draw, level=0.95)
         assert found is not None
         return found
 
@@ -399,7 +400,9 @@ def cover(
         if kind == "random":
             memory = Memory(replace(memory.header, seed=seed), items)
         say = lambda at: "synthetic" if synthetic[at] else "real"  # noqa: E731
-        for size in range(stop[0], n + 1, stop[1]) if stop else (n,):
+        sizes_seen = range(stop[0], n + 1, stop[1]) if stop else [n]
+        found = Interval(None, 0.0, 1.0, 0.95, "none")
+        for size in sizes_seen:
             memory.label(size, say)
             found = memory.answer().found.interval
             if stop and found.upper - found.lower < 2 * stop[2]:
