@@ -184,7 +184,8 @@ class Labelling:
 
     def counts(self) -> dict[str, int]:
         """Items per label."""
-        said = [label.label for label in self.file.labels.values()]
+        with self._lock:
+            said = [label.label for label in self.file.labels.values()]
         return {name: said.count(name) for name in LABELS}
 
     def next_command(self) -> str:

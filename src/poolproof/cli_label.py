@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,7 +58,7 @@ def label(
         with serving(LabelServer(session, port=port)) as server:
             typer.echo(f"page        {server.url}")
             typer.echo("            keys: r real, s synthetic, u unsure, z undo; Ctrl-C here ends it")
-            if not no_open:
+            if not no_open and _has_screen():
                 webbrowser.open(server.url)
             while not ended.wait(0.5):
                 pass
@@ -64,6 +66,12 @@ def label(
         for number, handler in before.items():
             signal.signal(number, handler)
     _summarise(session)
+
+
+def _has_screen() -> bool:
+    """Whether a browser has a window here; without one a text browser would take the terminal."""
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or bool(named)
 
 
 def _summarise(session: Labelling) -> None:
