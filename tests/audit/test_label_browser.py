@@ -244,7 +244,7 @@ def test_any_picture_fits_the_screen(
     Image.fromarray(large[:40]).save(pool / "wide.tif")
     Image.fromarray(draw(rng, synthetic=True, side=80)).save(pool / f"{'long' * 60}.png")
     audit_pool(spec(tmp_path))
-    (pool / "large.jpg").write_bytes(b"")
+    (pool / f"{'long' * 60}.png").write_bytes(b"")
     view: Any = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
     desk = Desk(browser, tmp_path / "run", tmp_path / "l.jsonl", **view)
     try:
@@ -260,6 +260,13 @@ def test_any_picture_fits_the_screen(
                 assert box["x"] >= 0
                 assert box["x"] + box["width"] <= width
                 assert box["y"] + box["height"] <= height
+            if desk.page.locator("#size").inner_text().endswith("click for every pixel"):
+                picture = desk.page.locator("#picture")
+                picture.click()
+                assert picture.evaluate("e => e.width === e.naturalWidth && e.height === e.naturalHeight")
+                assert desk.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+                picture.click()
+                assert picture.evaluate("e => e.width < e.naturalWidth")
             if desk.page.locator("#no-picture").is_visible():
                 assert "not those that were audited" in desk.page.locator("#no-picture-why").inner_text()
                 expect(desk.page.locator("button.real")).to_be_disabled()
