@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.estimate import estimate_share, take_standing
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.known import drop_learnt, fitted_digests
+from poolproof.audit.labelled_audit import LabelledAudit, check_run, share_of_labels
 from poolproof.audit.plan import Plan, make_plan, read_plan
 from poolproof.audit.pool import open_pool
 from poolproof.audit.progress import AbstractProgress, Silence
@@ -32,20 +33,21 @@ from poolproof.audit.references import (
     read_reference,
 )
 from poolproof.audit.score import Scorer
-from poolproof.audit.scored_pool import write_standing
+from poolproof.audit.scored_pool import ShareLimits, write_standing
 from poolproof.audit.sets import compare_sets
 from poolproof.audit.spec import AuditSpec, check_spec
 from poolproof.audit.summary import Audit, summarise
 from poolproof.detectors.detector import AbstractDetector
 from poolproof.detectors.embed import find_weights, resolve_embedder
 from poolproof.detectors.forensic import FORENSIC_NAME
+from poolproof.detectors.prevalence import split_level
 from poolproof.errors import InputError
 from poolproof.files import hash_file, hash_json, write_json
 from poolproof.watermark.dwt import VARIANTS
 
 _STREAMS: Final = ("folds", "sets", "checks", "transfer")
 
-_FREE: Final = ("level", "detector", "match")
+_FREE: Final = ("level", "detector", "match", "labels")
 """Settings that may change between calls: the evidence does not depend on them."""
 
 SET_SAMPLE: Final = 5000
@@ -145,6 +147,7 @@ def audit_pool(
                 sample = spec.sample if role == "pool" else None
                 pinned = _pinned(run, role) is not None
                 plans[role] = _plan(run.folder(role), path, spec, sample, streams[role], pinned=pinned)
+        labels = check_run(spec.labels, plans["pool"])
         write_json(run.config, settings)
         for role, plan in plans.items():
             scan(run, role, plan, scorer, config_sha256, spec.workers, progress)
@@ -177,6 +180,7 @@ def audit_pool(
             detector = calibration.detector if calibration else None
             tally = _write_items(run, detector, embedder, duplicates, digests, sampled)
             check_balance(tally, plans["pool"].n_items)
+            labelled = share_of_labels(labels, run.items, run.evidence(), digests, level=spec.level)
         checker = Checker(run, references, calibration, tally, digests, embedder, choice, spec.level)
         checks = checker.check(spec.match, rng=streams["checks"], progress=progress)
         with progress.stage("comparing the sets"):
@@ -190,6 +194,7 @@ def audit_pool(
             share=estimate_share(
                 tally, calibration, why, sample=plans["pool"].meta["sample"], level=spec.level, checks=checks
             ),
+            labelled=labelled,
             checks=checks,
             generators=generators,
             references=references,
@@ -201,18 +206,21 @@ def audit_pool(
             seconds=time.monotonic() - started,
         )
         report = summarise(audit)
-        _write_calibration(run, audit, why)
+        wide = share_of_labels(labels, run.items, run.evidence(), digests, level=split_level(spec.level))
+        _write_calibration(run, audit, why, wide)
         write_json(run.report, report)
     return report
 
 
-def _write_calibration(run: RunFolder, audit: Audit, why: str | None) -> None:
+def _write_calibration(run: RunFolder, audit: Audit, why: str | None, labelled: LabelledAudit | None) -> None:
     """Leaves what decisions need beside the report; a sample or an unreadable pool carries none."""
     standing = None
     if audit.plan.meta["sample"] is None:
         standing = take_standing(
             audit.tally, audit.calibration, why, level=audit.spec.level, checks=audit.checks
         )
+    if standing is not None and labelled is not None:
+        standing = replace(standing, share=ShareLimits.of(labelled.share.interval))
     if standing is None:
         run.calibration.unlink(missing_ok=True)
     else:
@@ -253,7 +261,7 @@ def scan_settings(scorer: Scorer) -> dict[str, Any]:
 def _settings(spec: AuditSpec, scanned: Mapping[str, Any]) -> dict[str, Any]:
     values = asdict(spec) | dict(scanned)
     del values["out"], values["workers"]
-    for role in ("pool", "real", "synthetic"):
+    for role in ("pool", "real", "synthetic", "labels"):
         if values[role] is not None and Path(values[role]).exists():
             values[role] = str(Path(values[role]).resolve())
     return values

@@ -28,6 +28,7 @@ class AuditSpec:
             tell the references apart, or are of other kinds than the pool's), `always` or `never`.
         sample: audit so many items, drawn uniformly; None for all.
         level: confidence level of the interval, in (0, 1).
+        labels: a file that `poolproof label` wrote for this run; the share then comes from it.
         workers: processes; 0 for this one, None for one a core.
         shard_size: items a shard; None for a size that suits the pool.
         seed: of the sample, the folds and the subsamples.
@@ -42,6 +43,7 @@ class AuditSpec:
     match: str = "auto"
     sample: int | None = None
     level: float = 0.95
+    labels: str | None = None
     workers: int | None = None
     shard_size: int | None = None
     seed: int = 0
