@@ -29,7 +29,7 @@ from poolproof.processes import die_with_parent
 ITEM_SECONDS: Final = 120.0
 """An item that takes longer is taken for one that never ends; its process is killed."""
 
-ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """What a worker's environment says, so that cores are shared out by processes alone."""
 
 _POLL_SECONDS: Final = 0.1
@@ -308,9 +308,7 @@ def _serve(
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone or done
         while True:
             index, skip = pipe.recv()
-            failure = try_shard(
-                plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress
-            )
+            failure = try_shard(plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress)
             pipe.send(failure)
             if failure is not None:
                 return

@@ -6,16 +6,12 @@ Ray itself retries nothing: a task whose worker or node died is sent again from 
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.util
-import logging
 import os
 import signal
 import socket
-import threading
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,89 +22,19 @@ from poolproof.audit.engine import (
     Deaths,
     EngineError,
     WorkerError,
-    one_thread_each,
     sweep,
     try_shard,
     unfinished,
 )
 from poolproof.audit.plan import Plan
 from poolproof.audit.progress import Tick
+from poolproof.audit.ray_cluster import held_signals
 from poolproof.audit.score import Scorer
-from poolproof.errors import InputError, MissingExtra
-
-ANSWER_SECONDS: Final = 5.0
-"""How long a cluster may take to answer at all."""
-
-STORE_BYTES: Final = 80 << 20
-"""Object store of a cluster that is started here; next to nothing goes through it."""
 
 NODE_TRIES: Final = 10
 """Nodes that may die under one shard before the run stops."""
 
 _WAIT_SECONDS: Final = 0.2
-
-_QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""What Ray reads from the environment: it reports its use to nobody, and warns of no change to come."""
-
-_HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""How a gRPC client begins: the preface of HTTP/2 and empty settings. The server's own settings follow."""
-
-
-def check_ray(address: str | None) -> None:
-    """Makes sure that Ray is installed and that a cluster answers, before anything is begun.
-
-    Args:
-        address: HOST:PORT of a cluster's head, `auto` for the one of this machine, None to start one here.
-
-    Raises:
-        MissingExtra: the package is not installed.
-        InputError: not an address, or nothing there that answers within some seconds.
-    """
-    if importlib.util.find_spec("ray") is None:
-        raise MissingExtra("ray", "ray")
-    if address is None or address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or "/" in address or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(
-            f"--ray-address: got {address!r}, allowed HOST:PORT of a head node (its port is 6379 unless told "
-            "otherwise) or auto; leave it out to start Ray on this machine"
-        )
-    if (fault := _find_fault(host.strip("[]"), int(port))) is not None:
-        raise InputError(
-            f"--ray-address: got {address!r}, allowed the address of a running Ray cluster, and {fault}; check that "
-            "`ray status` works on its head, and that this machine reaches it"
-        )
-
-
-@contextlib.contextmanager
-def connect(address: str | None, workers: int | None) -> Iterator[Callable[..., None]]:
-    """`run_on_ray`, for the length of the block, on the session's own Ray, a cluster's, or one on this machine.
-
-    One that is started here ends with the block, and with this process if that is killed.
-
-    Args:
-        address: as for `check_ray`.
-        workers: processors of a cluster that is started here; None for those of this process.
-
-    Raises:
-        InputError: the cluster does not take this process in.
-        MissingExtra: the package is not installed.
-    """
-    check_ray(address)
-    with _environment(_QUIET):
-        import ray
-
-        if ray.is_initialized():
-            yield run_on_ray
-            return
-        try:
-            with _held_signals() as act:
-                _start(address, workers)
-                act()
-            yield functools.partial(run_on_ray, inherited=address is None)
-        finally:
-            ray.shutdown()
 
 
 def run_on_ray(
@@ -190,7 +116,7 @@ class _Driver:
         task = ray.remote(max_retries=0, num_cpus=1, **self.environment)(_score)
         shared = ray.put(self.job)
         limit = self.workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-        with _held_signals() as act:
+        with held_signals() as act:
             try:
                 while self.todo or self.flights:
                     while self.todo and len(self.flights) < limit:
@@ -259,7 +185,13 @@ def _score(job: _Job, index: int, skip: Mapping[int, str]) -> str | None:
 
     try:
         return try_shard(
-            job.plan, index, _loaded(job.scorer), job.evidence, job.config_sha256, skip=skip, progress=progress
+            job.plan,
+            index,
+            _loaded(job.scorer),
+            job.evidence,
+            job.config_sha256,
+            skip=skip,
+            progress=progress,
         )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -271,96 +203,3 @@ def _score(job: _Job, index: int, skip: Mapping[int, str]) -> str | None:
 def _loaded(scorer: Scorer) -> Scorer:
     """The first scorer of its kind that came to this process, with the models that it has loaded."""
     return scorer
-
-
-def _start(address: str | None, workers: int | None) -> None:
-    import ray
-
-    options: dict[str, Any] = {"address": address}
-    if address is None:
-        options = {
-            "address": "local",
-            "num_cpus": workers or len(os.sched_getaffinity(0)),
-            "object_store_memory": STORE_BYTES,
-            "include_dashboard": False,
-        }
-    log = logging.getLogger("ray")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with one_thread_each():
-            ray.init(log_to_driver=False, configure_logging=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
-        line = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"--ray-address: got {address!r}, allowed a running Ray cluster of this version, and it cannot be "
-            f"used ({line}); check `ray status`, or leave it out to start Ray on this machine"
-        ) from error
-    finally:
-        log.setLevel(level)
-
-
-def _find_fault(host: str, port: int) -> str | None:
-    """Why no Ray head is at an address; None where something there speaks its protocol.
-
-    Ray's own client would wait for minutes.
-    """
-    try:
-        with socket.create_connection((host, port), timeout=ANSWER_SECONDS) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") != "0":
-                return None  # what it says is encrypted
-            connection.settimeout(ANSWER_SECONDS)
-            connection.sendall(_HELLO)
-            answer = connection.recv(9)
-    except TimeoutError:
-        return f"nothing answers there within {ANSWER_SECONDS:g} s"
-    except (OSError, UnicodeError) as error:
-        return f"nothing answers there ({getattr(error, 'strerror', None) or error})"
-    return None if len(answer) >= 4 and answer[3] == 4 else "what answers there is no Ray head"
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _held_signals() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C and requests to end until the given function is called, and puts their handlers back after.
-
-    What a handler raises inside Ray's own waits is lost, and Ray puts a handler of its own in place.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    heard: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def hold(number: int, frame: object) -> None:
-        del frame
-        heard.append(number)
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def act() -> None:
-        if heard:
-            restore()
-            signal.raise_signal(heard.pop())
-
-    for number in before:
-        signal.signal(number, hold)
-    try:
-        yield act
-    finally:
-        restore()
