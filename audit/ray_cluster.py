@@ -83,10 +83,10 @@ def connect(address: str | None, workers: int | None) -> Iterator[bool]:
         with contextlib.ExitStack() as stack:
             stack.callback(ray.shutdown)
             with held_signals() as act:
-                before = set(_descendants(os.getpid()))
+                before = set(descendants(os.getpid()))
                 _start(address, workers)
                 if address is None:
-                    stack.enter_context(_warden(set(_descendants(os.getpid())) - before))
+                    stack.enter_context(_warden(set(descendants(os.getpid())) - before))
                 act()
             yield address is None
 
@@ -166,13 +166,13 @@ def _warden(members: Collection[int]) -> Iterator[None]:
         warden.communicate()
 
 
-def _descendants(parent: int) -> Iterator[int]:
+def descendants(parent: int) -> Iterator[int]:
     """Processes that a process started, and those that they started."""
     for task in Path(f"/proc/{parent}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread that ended
             for child in map(int, task.read_text().split()):
                 yield child
-                yield from _descendants(child)
+                yield from descendants(child)
 
 
 def _find_fault(host: str, port: int) -> str | None:

@@ -101,11 +101,14 @@ def test_parts_at_once(pools: dict[str, str], whole: Path, tmp_path: Path) -> No
     command += ["--synthetic", pools["synthetic"], "--embedder", "forensic", "--workers", "0"]
     command += ["--shard-size", "4", "--out", str(run)]
     parts = [
-        subprocess.Popen([*command, "--shards", f"{i}/3"], stdout=subprocess.PIPE, text=True) for i in (1, 2, 3)
+        subprocess.Popen([*command, "--shards", f"{i}/3"], stdout=subprocess.PIPE, text=True)
+        for i in (1, 2, 3)
     ]
     said = [part.communicate(timeout=120)[0] for part in parts]
     assert [part.returncode for part in parts] == [0, 0, 0]
-    assert said[1].startswith("part        2 of 3: 3 shards of 12 items of the pool, 2 shards of 8 items of the real")
+    assert said[1].startswith(
+        "part        2 of 3: 3 shards of 12 items of the pool, 2 shards of 8 items of the real"
+    )
     merged = subprocess.run([*command, "--merge"], check=False, capture_output=True, text=True)
     assert merged.returncode == 0, merged.stderr
     assert contents(run) | {"report.html": ""} == contents(whole) | {"report.html": ""}
@@ -141,7 +144,9 @@ def test_what_is_no_part_is_refused(text: str) -> None:
 
 def test_shards_of_all_parts_are_those_of_the_plans() -> None:
     """Each shard belongs to one part, and a small reference does not fall to the first part alone."""
-    plans = {role: Plan(Path(role), "", (4,) * n, 4 * n, {}) for role, n in zip(POOLS, (7, 1, 1), strict=True)}
+    plans = {
+        role: Plan(Path(role), "", (4,) * n, 4 * n, {}) for role, n in zip(POOLS, (7, 1, 1), strict=True)
+    }
     parts = [Part(number, 3).shards(plans) for number in (1, 2, 3)]
     for role, plan in plans.items():
         assert sorted(i for part in parts for i in part[role]) == list(range(plan.n_shards))
