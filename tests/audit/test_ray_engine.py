@@ -274,12 +274,17 @@ def test_a_stopped_driver_leaves_a_run_to_go_on_with(
 ) -> None:
     """Ctrl-C exits with 130; a killed driver takes Ray with it; the local engine then finishes the run."""
     del hooked
-    pool = write_pool(tmp_path / "pool", 60)
+    pool = write_pool(tmp_path / "pool", 32)
     for path in sorted(pool.iterdir())[8:]:
         path.rename(path.with_name(f"{path.stem}slow.jpg"))
-    process = subprocess.Popen(command_of(pool, tmp_path / "run"), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command_of(pool, tmp_path / "run"), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     children = wait_for_part(process, tmp_path / "run")
-    process.send_signal(number)
+    if number == signal.SIGINT:  # a terminal sends it to the whole group
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert len(children) > 3
     if number != signal.SIGKILL:
