@@ -26,6 +26,13 @@ STORE_BYTES: Final = 80 << 20
 _QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """What Ray reads from the environment: it reports its use to nobody, and warns of no change to come."""
 
+_START: Final[Mapping[str, Any]] = {
+    "address": "local",
+    "object_store_memory": STORE_BYTES,
+    "include_dashboard": False,
+}
+"""How a cluster is started here."""
+
 _HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """How a gRPC client begins: the preface of HTTP/2 and empty settings. The server's own settings follow."""
 
@@ -127,14 +134,9 @@ def held_signals() -> Iterator[Callable[[], None]]:
 def _start(address: str | None, workers: int | None) -> None:
     import ray
 
-    options: dict[str, Any] = {"address": address}
+    options = {"address": address}
     if address is None:
-        options = {
-            "address": "local",
-            "num_cpus": workers or len(os.sched_getaffinity(0)),
-            "object_store_memory": STORE_BYTES,
-            "include_dashboard": False,
-        }
+        options = {**_START, "num_cpus": workers or len(os.sched_getaffinity(0))}
     log = logging.getLogger("ray")
     level = log.level
     log.setLevel(logging.ERROR)

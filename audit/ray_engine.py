@@ -1,6 +1,7 @@
 """The Ray engine: a task a shard, which commits its own evidence; the driver sends numbers and reads markers.
 
 Each task runs `commit_shard` as a worker of the local engine does, so plan, evidence and markers are the same bytes.
+Where nodes have GPUs and a model embeds, actors take the tasks' place, each with its model on a GPU.
 Ray itself retries nothing: a task whose worker or node died is sent again from here, where the item at hand is known.
 """
 
@@ -30,9 +31,16 @@ from poolproof.audit.plan import Plan
 from poolproof.audit.progress import Tick
 from poolproof.audit.ray_cluster import held_signals
 from poolproof.audit.score import Scorer
+from poolproof.detectors.placement import place_embedder
+from poolproof.detectors.reader_spec import FORENSIC
+from poolproof.simulate.device import find_device
 
 NODE_TRIES: Final = 10
 """Nodes that may die under one shard before the run stops."""
+
+LANES_PER_GPU: Final = 4
+"""Actors that share a GPU, each with a model of its own: decoding and marks take a processor several times longer than
+a model takes a GPU."""
 
 _WAIT_SECONDS: Final = 0.2
 
@@ -73,7 +81,7 @@ def run_on_ray(
     paths = (plan.path, evidence, Path(plan.meta["reader"]["root"]))
     needs = tuple(path for path in paths if path.exists())
     environment = {} if inherited else {"runtime_env": {"env_vars": ONE_THREAD}}
-    _Driver(_Job(plan, scorer, evidence, config_sha256, needs), todo, workers, tick, environment).work()
+    _Driver(_Job(plan, scorer, evidence, config_sha256, needs), todo, tick).work(workers, environment)
 
 
 def position_path(evidence: Path, index: int) -> Path:
@@ -98,46 +106,84 @@ class _Job:
 
 @dataclass
 class _Driver:
-    """The driver's side: keeps tasks in flight, and sends those again whose worker died."""
+    """The driver's side: keeps shards in flight, and sends those again whose worker died.
+
+    Attributes:
+        free: ways to send a shard that wait for one.
+        flights: the shard of each answer that is awaited, and the way it was sent.
+        hired: actors whose start is awaited.
+    """
 
     job: _Job
     todo: deque[int]
-    workers: int | None
     tick: Tick | None
-    environment: Mapping[str, Any]
     deaths: Deaths = field(default_factory=Deaths)
     nodes: Counter[int] = field(default_factory=Counter)
-    flights: dict[Any, int] = field(default_factory=dict)
+    free: list[_Lane] = field(default_factory=list)
+    flights: dict[Any, tuple[int, _Lane]] = field(default_factory=dict)
+    hired: dict[Any, _Lane] = field(default_factory=dict)
     n_done: int = 0
 
-    def work(self) -> None:
+    def work(self, workers: int | None, environment: Mapping[str, Any]) -> None:
         import ray
 
-        task = ray.remote(max_retries=0, num_cpus=1, **self.environment)(_score)
         shared = ray.put(self.job)
-        limit = self.workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        n_lanes = _count_gpu_lanes() if self.job.scorer.embedder != FORENSIC else 0
+        if n_lanes:
+            share = {"num_cpus": 1, "num_gpus": 1 / LANES_PER_GPU, **environment}
+            remote = ray.remote(max_restarts=0, **share)(_Holder)
+            for _ in range(min(n_lanes, workers or n_lanes, len(self.todo))):
+                self._hire(_Lane(shared, remote))
+        else:
+            n_tasks = workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+            remote = ray.remote(max_retries=0, num_cpus=1, **environment)(_score)
+            self.free = [_Lane(shared, remote)] * n_tasks
         with held_signals() as act:
             try:
                 while self.todo or self.flights:
-                    while self.todo and len(self.flights) < limit:
-                        shard = self.todo.popleft()
-                        reference = task.remote(shared, shard, self.deaths.skip.get(shard, {}))
-                        self.flights[reference] = shard
-                    landed, _ = ray.wait(list(self.flights), num_returns=1, timeout=_WAIT_SECONDS)
+                    while self.todo and self.free:
+                        shard, lane = self.todo.popleft(), self.free.pop()
+                        self.flights[lane.send(shard, self.deaths.skip.get(shard, {}))] = shard, lane
+                    awaited = [*self.flights, *self.hired]
+                    landed, _ = ray.wait(awaited, num_returns=1, timeout=_WAIT_SECONDS)
                     act()
                     for reference in landed:
-                        self._land(reference, self.flights.pop(reference))
+                        self._land(reference)
                     if self.tick is not None:
-                        self.tick(self.n_done + sum(self._position(i)[1] for i in self.flights.values()))
+                        begun = sum(self._position(shard)[1] for shard, _ in self.flights.values())
+                        self.tick(self.n_done + begun)
             finally:
-                for reference in self.flights:
-                    ray.cancel(reference, force=True)
+                for reference, (_, lane) in self.flights.items():
+                    if lane.actor is None:
+                        ray.cancel(reference, force=True)
+                for lane in (*self.free, *self.hired.values(), *(lane for _, lane in self.flights.values())):
+                    if lane.actor is not None:
+                        ray.kill(lane.actor)
 
-    def _land(self, reference: Any, shard: int) -> None:
-        """Takes a task's end, good or bad."""
+    def _hire(self, lane: _Lane) -> None:
+        actor = lane.remote.remote(lane.shared)
+        self.hired[actor.ready.remote()] = replace(lane, actor=actor)
+
+    def _land(self, reference: Any) -> None:
+        """Takes an answer, or the death of who should have given it."""
         import ray
-        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
+        from ray.exceptions import (
+            NodeDiedError,
+            OutOfMemoryError,
+            RayActorError,
+            RayError,
+            WorkerCrashedError,
+        )
 
+        if reference in self.hired:
+            lane = self.hired.pop(reference)
+            try:
+                ray.get(reference)
+            except RayError as error:
+                raise EngineError(f"an actor did not start ({error}); the same command continues") from error
+            self.free.append(lane)
+            return
+        shard, lane = self.flights.pop(reference)
         try:
             failure = ray.get(reference)
         except NodeDiedError:
@@ -146,17 +192,23 @@ class _Driver:
                 raise EngineError(
                     f"{NODE_TRIES} nodes died under shard {shard}; the same command continues"
                 ) from None
-        except (WorkerCrashedError, OutOfMemoryError) as error:
+        except (WorkerCrashedError, OutOfMemoryError, RayActorError) as error:
             self.deaths.note(shard, self._position(shard)[0], f"Ray: {type(error).__name__}")
         except RayError as error:
             raise WorkerError(str(error)) from error
         else:
+            self.free.append(lane)
             if failure is not None:
                 raise WorkerError(failure)
             self.n_done += self.job.plan.sizes[shard]
             return
         position_path(self.job.evidence, shard).unlink(missing_ok=True)
         self.todo.appendleft(shard)
+        if lane.actor is None:
+            self.free.append(lane)
+        else:
+            ray.kill(lane.actor)  # where it is only out of reach
+            self._hire(lane)
 
     def _position(self, shard: int) -> tuple[int, int]:
         """The row that a shard's worker has at hand (-1: none), and how many items it began."""
@@ -167,7 +219,50 @@ class _Driver:
         return row, begun
 
 
-def _score(job: _Job, index: int, skip: Mapping[int, str]) -> str | None:
+@dataclass(frozen=True)
+class _Lane:
+    """A way to send a shard: as a task, or to an actor.
+
+    Attributes:
+        shared: the job.
+        remote: the task, or the class of the actor.
+        actor: None for tasks.
+    """
+
+    shared: Any
+    remote: Any
+    actor: Any = None
+
+    def send(self, shard: int, skip: Mapping[int, str]) -> Any:
+        """The answer to await."""
+        if self.actor is None:
+            return self.remote.remote(self.shared, shard, skip)
+        return self.actor.score.remote(shard, skip)
+
+
+class _Holder:
+    """An actor that keeps a model on its GPU."""
+
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+
+    def ready(self) -> None:
+        """Answers once the actor has its place."""
+
+    def score(self, index: int, skip: Mapping[int, str]) -> str | None:
+        """As a task."""
+        return _score(self.job, index, skip, device=find_device("auto"))
+
+
+def _count_gpu_lanes() -> int:
+    """Actors that the cluster's nodes with GPUs can hold, a processor each."""
+    import ray
+
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(min(int(LANES_PER_GPU * node.get("GPU", 0)), int(node.get("CPU", 0))) for node in found)
+
+
+def _score(job: _Job, index: int, skip: Mapping[int, str], device: str = "cpu") -> str | None:
     """A task: commits one shard; what went wrong comes back as text."""
     unseen = next((path for path in job.needs if not path.exists()), None)
     if unseen is not None:
@@ -187,7 +282,7 @@ def _score(job: _Job, index: int, skip: Mapping[int, str]) -> str | None:
         return try_shard(
             job.plan,
             index,
-            _loaded(job.scorer),
+            _loaded(job.scorer, device),
             job.evidence,
             job.config_sha256,
             skip=skip,
@@ -200,6 +295,8 @@ def _score(job: _Job, index: int, skip: Mapping[int, str]) -> str | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(scorer: Scorer) -> Scorer:
-    """The first scorer of its kind that came to this process, with the models that it has loaded."""
+def _loaded(scorer: Scorer, device: str) -> Scorer:
+    """The first scorer of its kind that came to this process, with the model that it has loaded."""
+    if device != "cpu" and scorer.model is not None:
+        vars(scorer)["model"] = place_embedder(scorer.model, device)
     return scorer
