@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ STORE_BYTES: Final = 80 << 20
 _QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """What Ray reads from the environment: it reports its use to nobody, and warns of no change to come."""
 
-_START: Final[Mapping[str, Any]] = {
+_START: Final[dict[str, Any]] = {
     "address": "local",
     "object_store_memory": STORE_BYTES,
     "include_dashboard": False,
@@ -88,6 +89,8 @@ def connect(address: str | None, workers: int | None) -> Iterator[bool]:
             yield False
             return
         with contextlib.ExitStack() as stack:
+            # what Ray has to say of dead workers goes to standard output, which is the report's
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             stack.callback(ray.shutdown)
             with held_signals() as act:
                 before = set(descendants(os.getpid()))
@@ -134,7 +137,7 @@ def held_signals() -> Iterator[Callable[[], None]]:
 def _start(address: str | None, workers: int | None) -> None:
     import ray
 
-    options = {"address": address}
+    options: dict[str, Any] = {"address": address}
     if address is None:
         options = {**_START, "num_cpus": workers or len(os.sched_getaffinity(0))}
     log = logging.getLogger("ray")

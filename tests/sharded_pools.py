@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from poolproof.audit.plan import Plan, make_plan
 from poolproof.audit.pool import open_pool
+
+HOOK = """
+import os, signal, sys, time
+
+def hook(event, args):
+    if event == "open" and str(args[0]).endswith("deadly.jpg"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if event == "open" and str(args[0]).endswith("slow.jpg"):
+        time.sleep(0.3)
+
+sys.addaudithook(hook)
+"""
+"""Ends a process that opens one file, and slows one that opens another."""
 
 
 def write_pool(folder: Path, n: int, *, damaged: bool = False) -> Path:
@@ -49,3 +64,9 @@ def is_running(pid: int) -> bool:
 def digest(folder: Path) -> dict[str, str]:
     """The hash of every file in a folder."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def plant_hook(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Puts the hook into processes that start from now on."""
+    (folder / "sitecustomize.py").write_text(HOOK)
+    patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from refusals import assert_refused
-from sharded_pools import digest, is_running, plan_of, write_pool
+from sharded_pools import digest, is_running, plan_of, plant_hook, write_pool
 
 from poolproof.audit import ray_cluster
 from poolproof.audit.engine import Deaths, EngineError, WorkerError, part_path, run_shards
@@ -28,27 +28,12 @@ from poolproof.errors import MissingExtra
 
 CONFIG = "c" * 64
 
-HOOK = """
-import os, signal, sys, time
-
-def hook(event, args):
-    if event == "open" and str(args[0]).endswith("deadly.jpg"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if event == "open" and str(args[0]).endswith("slow.jpg"):
-        time.sleep(0.3)
-
-sys.addaudithook(hook)
-"""
-"""Ends a process that opens one file, and slows one that opens another."""
-
 
 @pytest.fixture(scope="module")
 def hooked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An environment in which processes have the hook."""
-    folder = tmp_path_factory.mktemp("hook")
-    (folder / "sitecustomize.py").write_text(HOOK)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        plant_hook(tmp_path_factory.mktemp("hook"), patch)
         yield
 
 
@@ -316,38 +301,3 @@ def test_an_audit_on_a_cluster_equals_a_local_one(cluster: str, tmp_path: Path) 
     assert items[0] == items[1]
     assert (tmp_path / "ray" / "run.json").read_bytes() == (tmp_path / "local" / "run.json").read_bytes()
     assert ray.is_initialized()
-
-
-@pytest.fixture
-def tiny_embedder(tmp_path: Path) -> str:
-    """The spec of a small vision transformer with weights from chance."""
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    path = tmp_path / "tiny.safetensors"
-    save_file(timm.create_model("test_vit").state_dict(), path)
-    return f"timm:test_vit/{path}"
-
-
-@pytest.mark.slow
-def test_gpus_are_held_by_actors(tiny_embedder: str, tmp_path: Path, hooked: None) -> None:
-    """Where nodes have GPUs, actors embed: with the local bytes, here on processors, and with their deaths survived."""
-    del hooked
-    clean = plan_of(write_pool(tmp_path / "clean", 28), tmp_path)
-    run_shards(clean, Scorer(tiny_embedder), tmp_path / "local", CONFIG, workers=1)
-    (tmp_path / "other").mkdir()
-    pool = write_pool(tmp_path / "deadly", 12)
-    (pool / "0003.jpg").rename(pool / "0003deadly.jpg")
-    plan = plan_of(pool, tmp_path / "other")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_cluster, "_START", ray_cluster._START | {"num_gpus": 1})
-        with connect(None, 2) as inherited:
-            run_on_ray(clean, Scorer(tiny_embedder), tmp_path / "ray", CONFIG, inherited=inherited)
-            run_on_ray(plan, Scorer(tiny_embedder), tmp_path / "survived", CONFIG, inherited=inherited)
-    assert digest(tmp_path / "ray") == digest(tmp_path / "local")
-    rows = [row for i in (0, 1) for row in pq.read_table(part_path(tmp_path / "survived", i)).to_pylist()]
-    assert [row["row"] for row in rows if row["status"] != "scored"] == [3]
-    assert rows[3]["reason"] == "killed: reading it ended the process twice (Ray: ActorDiedError)"
-    assert all(row["embedding"] for row in rows if row["status"] == "scored")
