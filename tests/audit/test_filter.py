@@ -34,8 +34,8 @@ from image_pools import add_evidence, write_mixed
 from poolproof.audit.decide import decide as decide_policy
 from poolproof.audit.decide import judge_run, save_decision
 from poolproof.audit.filter import FORMATS, FilterSpec, filter_pool, listed
-from poolproof.audit.pool import Pool, open_pool
 from poolproof.audit.policy import DropFound
+from poolproof.audit.pool import Pool, open_pool
 from poolproof.audit.run import RunFolder, audit_pool
 from poolproof.audit.spec import AuditSpec
 from poolproof.audit.write_place import FilterError, Place
