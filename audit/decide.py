@@ -21,7 +21,7 @@ from poolproof.audit.region import AbstractRegion, RatioRegion
 from poolproof.audit.run import RunFolder
 from poolproof.audit.scored_pool import TIERS, ScoredPool, read_scored_pool, read_standing
 from poolproof.errors import InputError
-from poolproof.files import hash_file, write_json
+from poolproof.files import hash_file, replace_file, write_json
 
 UNREAD: Final = ("unreadable", "unsupported")
 """Statuses of items that are there but were not judged."""
@@ -57,7 +57,7 @@ class Verdict:
         choice: what it chose.
         balance: what that costs and leaves.
         region: that the pool is held against; None for none.
-        before: `admissible`, `not admissible` or `undecided` before the cut; None without a region.
+        before: the region's word for the pool before the cut, or `undecided`; None without a region.
         after: the same after it.
     """
 
@@ -188,9 +188,10 @@ def check_out(out: Path) -> None:
     """Raises InputError where a folder holds other files than those of a decision."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out is {str(out)!r}, a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / "decision.parquet").is_file():
-        if any(not each.name.startswith(".decision.parquet") for each in out.iterdir()):
-            raise InputError(f"--out {str(out)!r} holds other files; give a new folder")
+    if not out.is_dir() or (out / "decision.parquet").is_file():
+        return
+    if any(not each.name.startswith(".decision.parquet") for each in out.iterdir()):
+        raise InputError(f"--out {str(out)!r} holds other files; give a new folder")
 
 
 def state(judged: Judged, verdict: Verdict) -> dict[str, Any]:
@@ -322,3 +323,39 @@ def _digests(judged: Judged) -> Iterator[tuple[slice, pa.ChunkedArray]]:
     for part in judged.run.evidence().parts(["sha256"]):
         yield slice(start, start + part.num_rows), part.column("sha256")
         start += part.num_rows
+
+
+def adopt_decision(path: Path, decision: Path, out: Path) -> DecisionFile:
+    """A decision of this run, brought into the folder of the filtered pool.
+
+    Args:
+        path: the run's folder.
+        decision: folder that holds the decision.
+        out: folder of the filtered pool; may be the same.
+
+    Raises:
+        InputError: there is no decision, it is of another run, or `out` holds another one or other files.
+    """
+    run = RunFolder(path)
+    run.settings()
+    file = read_decision(decision / "decision.parquet")
+    plan = run.plan()
+    if file.header["plan_sha256"] != plan.sha256:
+        raise InputError(
+            f"decision {str(decision)!r} is of another run than {str(path)!r}; decide on this one"
+        )
+    if not run.items.is_file() or file.header["items_sha256"] != hash_file(run.items):
+        raise InputError(
+            f"decision {str(decision)!r} is of an earlier state of the run {str(path)!r}; decide again"
+        )
+    if decision.resolve() == out.resolve():
+        return file
+    check_out(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("decision.parquet", "decision.json"):
+        source, target = decision / name, out / name
+        if target.is_file() and hash_file(target) != hash_file(source):
+            raise InputError(f"--out {str(out)!r} holds another decision; give another folder")
+        with replace_file(target) as temporary:
+            temporary.write_bytes(source.read_bytes())
+    return read_decision(out / "decision.parquet")

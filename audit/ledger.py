@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32
 
 from poolproof.audit.scored_pool import ScoredPool
 from poolproof.detectors.prevalence import split_level
-from poolproof.detectors.rank_band import RankBand, rank_band
+from poolproof.detectors.rank_band import DRAWS, RankBand, rank_band
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +90,21 @@ class Ledger:
     references by a rank band, which has the other half and holds for every threshold at once, also for one that was
     chosen because of it. Where the references do not stand for the pool, the interval alone bounds what is left.
 
+    Args:
+        pool: that is decided on.
+        draws: of the rank bands; fewer make them wider.
+        rng: draws them.
+
     Source: Bonferroni's inequality; `detectors.rank_band`.
     Assumes: findings are true; what the share assumes; scores of references and of the pool's images of the same class
         are exchangeable, but where the audit doubts it.
     """
 
-    def __init__(self, pool: ScoredPool, *, rng: np.random.Generator) -> None:
+    def __init__(self, pool: ScoredPool, *, draws: int = DRAWS, rng: np.random.Generator) -> None:
         self.pool = pool
-        self._rng = rng
+        self._draws = draws
+        self._streams = rng.spawn(4)
+        self._bands: dict[str, RankBand] = {}
         standing = pool.standing
         self.n = int(pool.scored.sum())
         self.n_found = int(pool.found.sum())
@@ -132,34 +139,32 @@ class Ledger:
         """Fewest of them."""
         return max(0, self.rest.lower - self.n_unanswered)
 
-    @cached_property
-    def _bands(self) -> dict[str, RankBand]:
-        """Synthetic ones below a threshold for the most and the fewest there may be, real ones above it likewise."""
-        level = split_level(self.pool.standing.level)
-        sizes = {
-            "most synthetic": (self.most_answered, len(self.synthetic_references)),
-            "fewest synthetic": (self.fewest_answered, len(self.synthetic_references)),
-            "most real": (self.n_answered - self.fewest_answered, len(self.real_references)),
-            "fewest real": (self.n_answered - self.most_answered, len(self.real_references)),
-        }
-        streams = self._rng.spawn(len(sizes))
-        return {
-            name: rank_band(*counts, level=level, rng=rng)
-            for (name, counts), rng in zip(sizes.items(), streams, strict=True)
-        }
+    def _band(self, of: str) -> RankBand:
+        """Of synthetic ones below a threshold, for the most or the fewest there may be, or of real ones above it."""
+        if of not in self._bands:
+            sizes = {
+                "most synthetic": (self.most_answered, len(self.synthetic_references)),
+                "fewest synthetic": (self.fewest_answered, len(self.synthetic_references)),
+                "most real": (self.n_answered - self.fewest_answered, len(self.real_references)),
+                "fewest real": (self.n_answered - self.most_answered, len(self.real_references)),
+            }
+            rng = self._streams[list(sizes).index(of)]
+            level = split_level(self.pool.standing.level)
+            self._bands[of] = rank_band(*sizes[of], level=level, draws=self._draws, rng=rng)
+        return self._bands[of]
 
     def most_left(self, above: float | int) -> int:
         """Most synthetic images among those without a finding if scores above a threshold go, all findings removed."""
         kept = int(np.searchsorted(self.scores, above, "right"))
         n_below = int(np.searchsorted(self.synthetic_references, above, "right"))
-        most = min(self._bands["most synthetic"].limits(n_below)[1], kept, self.most_answered)
+        most = min(self._band("most synthetic").limits(n_below)[1], kept, self.most_answered)
         return min(most + self.n_unanswered, self.rest.upper)
 
     def fewest_left(self, above: float | int) -> int:
         """The fewest, as `most_left`."""
         removed = self.n_answered - int(np.searchsorted(self.scores, above, "right"))
         n_below = int(np.searchsorted(self.synthetic_references, above, "right"))
-        return max(self._bands["fewest synthetic"].limits(n_below)[0], self.fewest_answered - removed, 0)
+        return max(self._band("fewest synthetic").limits(n_below)[0], self.fewest_answered - removed, 0)
 
     def balance(self, cut: Cut) -> Balance:
         """What a cut leaves and costs."""
@@ -174,16 +179,19 @@ class Ledger:
         above_real = len(self.real_references) - int(
             np.searchsorted(self.real_references, cut.above, "right")
         )
-        bands = self._bands
-        most = min(bands["most synthetic"].limits(below)[1], kept_answered, self.most_answered)
-        fewest = max(bands["fewest synthetic"].limits(below)[0], self.fewest_answered - by_score, 0)
+        most = min(self._band("most synthetic").limits(below)[1], kept_answered, self.most_answered)
+        fewest = max(self._band("fewest synthetic").limits(below)[0], self.fewest_answered - by_score, 0)
         most_left = min(most + unanswered_kept, self.rest.upper)
         # what an item without a score is nobody knows
         most_lost = (
-            min(bands["most real"].limits(above_real)[1], by_score, self.n_answered - self.fewest_answered)
+            min(
+                self._band("most real").limits(above_real)[1],
+                by_score,
+                self.n_answered - self.fewest_answered,
+            )
             + unanswered_gone
         )
-        fewest_lost = max(bands["fewest real"].limits(above_real)[0], by_score - self.most_answered, 0)
+        fewest_lost = max(self._band("fewest real").limits(above_real)[0], by_score - self.most_answered, 0)
         n_synthetic, n_real = len(self.synthetic_references), len(self.real_references)
         left = lost = None
         rest = self.n - self.n_found

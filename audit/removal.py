@@ -14,6 +14,11 @@ from poolproof.audit.region import AbstractRegion
 from poolproof.detectors.prevalence import split_level
 from poolproof.detectors.rank_band import rank_band
 
+LEAST_KEPT: Final = 0.1
+"""Share of the images that a cut must leave to be called close to the aim, or to be an argument for more references."""
+
+_ADVICE_DRAWS: Final = 2000
+
 _MOST_REFERENCES: Final = 1_000_000
 """References beyond which asking for more is no advice."""
 
@@ -78,7 +83,7 @@ def smallest_cut(ledger: Ledger, region: AbstractRegion) -> tuple[Cut, Shortfall
             return cut_above(ledger, above), None
         allowed = region.border(max(kept - most, 0), max(kept - fewest, 0))
         excess = (most - allowed) / max(1.0, allowed)
-        if closest is None or excess < closest[0]:
+        if kept >= LEAST_KEPT * ledger.n and (closest is None or excess < closest[0]):
             closest = (excess, above)
     above = math.inf if closest is None else closest[1]
     return cut_above(ledger, above), _find_shortfall(ledger, region, above)
@@ -151,12 +156,12 @@ def _find_shortfall(ledger: Ledger, region: AbstractRegion, above: float) -> Sho
 def _find_references(ledger: Ledger, region: AbstractRegion) -> int | None:
     """Synthetic references, a power of two times those at hand, with which a threshold would do."""
     level, n = split_level(ledger.pool.standing.level), len(ledger.synthetic_references)
-    thresholds = _thresholds(ledger)
+    thresholds = [t for t in _thresholds(ledger) if _kept(ledger, t) >= LEAST_KEPT * ledger.n]
     below = np.searchsorted(ledger.synthetic_references, thresholds, "right")
     factor = 2
     while factor * n <= _MOST_REFERENCES:
         rng = np.random.default_rng([factor, n])
-        band = rank_band(ledger.most_answered, factor * n, level=level, rng=rng)
+        band = rank_band(ledger.most_answered, factor * n, level=level, draws=_ADVICE_DRAWS, rng=rng)
         for above, n_below in zip(thresholds, below.tolist(), strict=True):
             kept = _kept(ledger, above)
             most = min(band.limits(factor * n_below)[1], kept - ledger.n_unanswered) + ledger.n_unanswered

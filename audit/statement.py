@@ -35,27 +35,35 @@ def describe_decision(told: Mapping[str, Any]) -> list[tuple[str, str]]:
                 f"{stated['before']} before, {stated['after']} after ({region_text(stated['region'])})",
             )
         )
-    shortfall = stated["shortfall"]
-    if shortfall is not None:
-        lines.append(("out of reach", shortfall["why"]))
-        if shortfall["tpr"] is not None:
-            lines.append(
-                (
-                    "",
-                    f"it finds {100 * shortfall['tpr']:.1f} % of its references there, of which {100 * shortfall['proven_tpr']:.1f} % are proven for this pool, at a cost of {100 * (shortfall['fpr'] or 0):.1f} % of the real images",
-                )
-            )
-            if shortfall["needed_references"] is not None:
-                lines.append(
-                    (
-                        "",
-                        f"about {shortfall['needed_references']:,} synthetic references would do, with as good a detector",
-                    )
-                )
-            else:
-                lines.append(("", "more references alone would not do; it takes a better detector"))
+    if stated["shortfall"] is not None:
+        lines += [
+            ("out of reach" if not i else "", line)
+            for i, line in enumerate(shortfall_lines(stated["shortfall"]))
+        ]
     lines += [("doubt", doubt) for doubt in stated["doubts"]]
     lines += [("note", note) for note in stated["notes"]]
+    return lines
+
+
+def shortfall_lines(shortfall: Mapping[str, Any]) -> list[str]:
+    """What is missing for an aim that is out of reach, a sentence each."""
+    lines = [shortfall["why"]]
+    if shortfall["tpr"] is None:
+        return lines
+    cost = (
+        ""
+        if shortfall["fpr"] is None
+        else f", at the cost of {100 * shortfall['fpr']:.1f} % of the real images"
+    )
+    lines.append(
+        f"this one finds {100 * shortfall['tpr']:.1f} % of its references there ({100 * shortfall['proven_tpr']:.1f} % "
+        f"are proven for the pool){cost}"
+    )
+    needed = shortfall["needed_references"]
+    if needed is None:
+        lines.append("more references alone would not do: it takes a better detector")
+    else:
+        lines.append(f"with about {needed:,} synthetic references it would do, if it stays as good")
     return lines
 
 
