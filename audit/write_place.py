@@ -45,19 +45,28 @@ class Place:
         return self.out / WORK
 
     @contextlib.contextmanager
-    def file(self, path: Path) -> Iterator[IO[bytes]]:
-        """A file to write; it is at `path`, whole and on disk, when the block ends well, else nowhere."""
+    def file(self, path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
+        """A file to write; it is at `path`, whole, when the block ends well, else nowhere.
+
+        Args:
+            path: its final name.
+            sync: whether to wait until it is on disk; else whoever marks it as finished has to.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.work / "unfinished"
-        with temporary.open("wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as handle:
+                yield handle
+                handle.flush()
+                if sync:
+                    os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)  # on a full disk it would be in the way
 
-    def write(self, path: Path, data: bytes) -> None:
-        """Puts bytes at a path."""
-        with self.file(path) as handle:
+    def write(self, path: Path, data: bytes, *, sync: bool = True) -> None:
+        """Puts bytes at a path, as `file` does."""
+        with self.file(path, sync=sync) as handle:
             handle.write(data)
 
     def json(self, path: Path, value: Any) -> None:
@@ -115,6 +124,8 @@ def hold(out: Path, identity: Mapping[str, Any]) -> Iterator[Place]:
     try:
         if out.is_symlink():
             raise InputError(f"--out {str(out)!r} is a link; give the folder itself")
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out is {str(out)!r}, a file; give a folder")
         found = sorted(os.listdir(out)) if out.exists() else []
         place = Place(out)
         begun = _begun(place)
