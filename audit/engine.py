@@ -23,6 +23,7 @@ from poolproof.audit.evidence import STATUSES
 from poolproof.audit.plan import Plan
 from poolproof.audit.progress import Tick
 from poolproof.audit.score import Progress, Scorer, score_shard
+from poolproof.errors import Halted
 from poolproof.files import hash_file, replace_file, write_json
 from poolproof.processes import die_with_parent
 
@@ -34,13 +35,20 @@ ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_N
 
 _POLL_SECONDS: Final = 0.1
 
+_NO_SPACE: Final = "no space left on the device"
 
-class EngineError(RuntimeError):
+
+class EngineError(Halted):
     """The engine could not go on; what was finished stays, and the same command continues."""
 
 
 class WorkerError(RuntimeError):
-    """A bug or a full disk in a worker; carries the worker's traceback."""
+    """A bug in a worker; carries the worker's traceback."""
+
+
+def failure_of(told: str) -> RuntimeError:
+    """The error that a worker's words stand for."""
+    return EngineError(told) if told.startswith(_NO_SPACE) else WorkerError(told)
 
 
 @dataclass
@@ -117,7 +125,11 @@ def try_shard(
         commit_shard(plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress)
     except OSError as error:
         full = error.errno == errno.ENOSPC
-        return f"no space left on the device of {evidence}" if full else traceback.format_exc()
+        return (
+            f"{_NO_SPACE} of {evidence}; free some, the same command continues"
+            if full
+            else traceback.format_exc()
+        )
     except BaseException:  # it goes to the driver, which raises it with this traceback
         return traceback.format_exc()
     return None
@@ -151,8 +163,8 @@ def run_shards(
         shards: those to do, while other processes may do others; None for all.
 
     Raises:
-        WorkerError: a worker met a bug or a full disk.
-        EngineError: workers die without having touched an item.
+        WorkerError: a worker met a bug.
+        EngineError: the disk is full, or workers die without having touched an item.
     """
     evidence.mkdir(parents=True, exist_ok=True)
     if shards is None:
@@ -251,7 +263,7 @@ class _Crew:
         except (EOFError, OSError):
             return self._bury(worker)
         if failure is not None:
-            raise WorkerError(failure)
+            raise failure_of(failure)
         if worker.shard is not None:
             self.n_done += self.plan.sizes[worker.shard]
         self._assign(worker)

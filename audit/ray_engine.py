@@ -23,6 +23,7 @@ from poolproof.audit.engine import (
     Deaths,
     EngineError,
     WorkerError,
+    failure_of,
     sweep,
     try_shard,
     unfinished,
@@ -199,7 +200,7 @@ class _Driver:
         else:
             self.free.append(lane)
             if failure is not None:
-                raise WorkerError(failure)
+                raise failure_of(failure)
             self.n_done += self.job.plan.sizes[shard]
             return
         position_path(self.job.evidence, shard).unlink(missing_ok=True)

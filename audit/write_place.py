@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from poolproof.errors import InputError
+from poolproof.errors import Halted, InputError
 from poolproof.files import write_json
 
 WORK: Final = ".filter"
@@ -24,7 +24,7 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _NO_LINK: Final = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
-class FilterError(RuntimeError):
+class FilterError(Halted):
     """The pool could not be written; what is finished stays, and the same command continues."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -20,7 +21,7 @@ from poolproof.cli_filter import filter_run
 from poolproof.cli_gates import FailIf, Junit, MaxUnreadable, Summary, check_rate, close_audit
 from poolproof.cli_label import label
 from poolproof.cli_loop import simulate
-from poolproof.errors import InputError, MissingExtra, UnreliableEstimate
+from poolproof.errors import Halted, InputError, MissingExtra, UnreliableEstimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -421,6 +422,9 @@ def main() -> None:
     except (InputError, MissingExtra, UnreliableEstimate) as error:
         typer.echo(f"poolproof: {' '.join(str(error).split())}", err=True)
         raise SystemExit(EXIT_USAGE) from None
+    except Halted as error:
+        typer.echo(f"poolproof: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(EXIT_TOOL) from None
     except _Interrupted:
         anew = "--no-cache" in sys.argv  # nothing is remembered then
         typer.echo(
@@ -434,4 +438,12 @@ def main() -> None:
     except BrokenPipeError:
         # the reader of our output went away (`| head`); nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_TOOL) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f" of {error.filename!r}" if error.filename else ""
+        typer.echo(
+            f"poolproof: no space left on the device{place}; free some, the same command continues", err=True
+        )
         raise SystemExit(EXIT_TOOL) from None

@@ -5,6 +5,8 @@ ValueError
 └── UnreliableEstimate    too little data for the asked figure; carries what could be computed
 ImportError
 └── MissingExtra          an optional package is needed; names the extra that installs it
+RuntimeError
+└── Halted                a full disk or dying processes; the same command goes on later
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ class UnreliableEstimate(ValueError):
     def __init__(self, message: str, estimate: Any = None) -> None:
         super().__init__(message)
         self.estimate = estimate
+
+
+class Halted(RuntimeError):
+    """The work cannot go on for now; what is finished stays. The command line exits with 1 and one line."""
 
 
 class MissingExtra(ImportError):
