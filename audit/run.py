@@ -15,6 +15,7 @@ import numpy as np
 
 from poolproof.audit.calibration import calibrate, choose_detector
 from poolproof.audit.checking import Checker, check_transfer
+from poolproof.audit.digests import deal_digests
 from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.estimate import estimate_share
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
@@ -26,9 +27,6 @@ from poolproof.audit.references import (
     Evidence,
     Reference,
     drop_shared,
-    find_duplicates,
-    find_members,
-    read_digests,
     read_reference,
 )
 from poolproof.audit.score import Scorer
@@ -142,8 +140,11 @@ def audit_pool(
         write_json(run.config, settings)
         for role, plan in plans.items():
             scan(run, role, plan, scorer, config_sha256, spec.workers, progress)
-        with progress.stage("fitting the detector" if len(plans) > 1 else "looking for duplicates"):
-            digests, scored = read_digests(run.evidence())
+        hashes = run.evidence().parts(["sha256", "status"])
+        with (
+            progress.stage("fitting the detector" if len(plans) > 1 else "looking for duplicates"),
+            deal_digests(hashes, plans["pool"].n_items, run.path) as digests,
+        ):
             references = drop_shared(
                 {
                     role: read_reference(run.evidence(role), path, role, embedder, digests)
@@ -155,7 +156,7 @@ def audit_pool(
             if isinstance(choice, AbstractDetector):
                 learnt = fitted_digests(Path(spec.detector))
                 references, known = drop_learnt(references, learnt)
-                learnt_pool = int((find_members(digests, learnt) & scored).sum())
+                learnt_pool = digests.count_scored(learnt)
             calibration, why = calibrate(
                 references.get("real"),
                 references.get("synthetic"),
@@ -164,14 +165,14 @@ def audit_pool(
                 rng=streams["folds"],
             )
             generators = check_transfer(references, choice, embedder, rng=streams["transfer"])
+            scored, duplicates = digests.scored, digests.duplicates()
         with progress.stage("scoring the items"):
             real = references.get("real")
-            duplicates = find_duplicates(digests, scored)
             sampled = _draw(scored & ~duplicates, real, streams["sets"])
             detector = calibration.detector if calibration else None
-            tally = _write_items(run, detector, embedder, duplicates, digests, sampled)
+            tally = _write_items(run, detector, embedder, duplicates, sampled)
             check_balance(tally, plans["pool"].n_items)
-        checker = Checker(run, references, calibration, tally, digests, embedder, choice, spec.level)
+        checker = Checker(run, references, calibration, tally, embedder, choice, spec.level)
         checks = checker.check(spec.match, rng=streams["checks"], progress=progress)
         with progress.stage("comparing the sets"):
             sets = compare_sets(tally.sampled, real, embedder, rng=streams["sets"])
@@ -277,14 +278,12 @@ def _write_items(
     detector: Detector | None,
     embedder: str,
     duplicates: np.ndarray,
-    digests: np.ndarray,
     sampled: np.ndarray,
 ) -> Tally:
     return write_items(
         run.evidence(),
         run.items,
         duplicates=duplicates,
-        digests=digests,
         detector=detector,
         embedder=embedder,
         sampled=sampled,
