@@ -37,6 +37,10 @@ class Evidence:
         for index in range(self.plan.n_shards):
             yield self._part(index, columns)
 
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column over all parts, held whole."""
+        return pa.chunked_array([chunk for part in self.parts([name]) for chunk in part.column(name).chunks])
+
     def take(self, columns: list[str], places: Int[np.ndarray, " m"]) -> pa.Table:
         """Some columns of the items at ascending positions of the plan; memory holds these and one part.
 
@@ -67,6 +71,17 @@ def read_digests(evidence: Evidence) -> tuple[UInt64[np.ndarray, "n 2"], Bool[np
         digests.append(part_digests(part))
         scored.append(part_scored(part))
     return np.concatenate(digests), np.concatenate(scored)
+
+
+def places_of(mask: Bool[np.ndarray, " n"], ranks: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    """The positions of the true entries with the given ascending ranks; those of the others are not held."""
+    found, before, stretch = [np.zeros(0, np.int64)], 0, 1 << 20
+    for start in range(0, len(mask), stretch):
+        here = np.flatnonzero(mask[start : start + stretch])
+        first, last = np.searchsorted(ranks, [before, before + len(here)])
+        found.append(here[ranks[first:last] - before] + start)
+        before += len(here)
+    return np.concatenate(found)
 
 
 def part_features(part: pa.Table, embedder: str, keep: Bool[np.ndarray, " n"]) -> Float32[np.ndarray, "m d"]:

@@ -27,6 +27,7 @@ from poolproof.audit.references import (
     Evidence,
     Reference,
     drop_shared,
+    places_of,
     read_reference,
 )
 from poolproof.audit.score import Scorer
@@ -294,9 +295,9 @@ def _draw(countable: np.ndarray, real: Reference | None, rng: np.random.Generato
     """Which items are compared with the real reference: as many as it has, at most `SET_SAMPLE`."""
     chosen = np.zeros(len(countable), bool)
     if real is not None:
-        candidates = np.flatnonzero(countable)
-        n = min(len(candidates), len(real.features), SET_SAMPLE)
-        chosen[rng.choice(candidates, size=n, replace=False)] = True
+        n_items = int(countable.sum())
+        n = min(n_items, len(real.features), SET_SAMPLE)
+        chosen[places_of(countable, np.sort(rng.choice(n_items, size=n, replace=False)))] = True
     return chosen
 
 

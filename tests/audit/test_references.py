@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from poolproof.audit.engine import part_path
 from poolproof.audit.evidence import EVIDENCE
 from poolproof.audit.plan import Plan
-from poolproof.audit.references import Evidence, Reference, drop_shared, part_features
+from poolproof.audit.references import Evidence, Reference, drop_shared, part_features, places_of
 from poolproof.errors import InputError
 
 
@@ -74,3 +76,15 @@ def test_items_are_taken_by_position(tmp_path: Path, places: list[int]) -> None:
     taken = evidence.take(["row", "sha256"], np.array(places, np.int64))
     assert taken.column("row").to_pylist() == [10 * place for place in places]
     assert taken.column("sha256").to_pylist() == [bytes([place] * 32) for place in places]
+
+
+@pytest.mark.property
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.booleans(), max_size=60), st.data())
+def test_places_of_ranks_are_those_of_the_true_entries(values: list[bool], data: st.DataObject) -> None:
+    """The k-th true entry is found without a list of all."""
+    mask = np.array(values, bool)
+    n = int(mask.sum())
+    ranks = sorted(data.draw(st.sets(st.integers(0, n - 1)))) if n else []
+    expected = np.flatnonzero(mask)[ranks].tolist()
+    assert places_of(mask, np.array(ranks, np.int64)).tolist() == expected
