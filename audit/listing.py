@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from poolproof.audit.pool import LISTING
 
-HELD_BYTES: Final = 1 << 28
+HELD_BYTES: Final = 1 << 27
 """Bytes of a listing that are held in memory before it goes to a file."""
 
 _BATCH_ROWS: Final = 1 << 16

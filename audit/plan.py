@@ -82,7 +82,7 @@ class Plan:
     def table(self, index: int, columns: list[str] | None = None) -> pa.Table:
         """The rows of one shard, read from its row group alone."""
         with pq.ParquetFile(self.path, metadata=self._footer) as file:
-            return file.read_row_group(index, columns=columns)
+            return file.read_row_group(index, columns=columns, use_threads=False)
 
     def shard(self, index: int) -> Shard:
         """One shard, as a scorer takes it."""

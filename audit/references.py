@@ -58,7 +58,7 @@ class Evidence:
 
     def _part(self, index: int, columns: list[str] | None) -> pa.Table:
         with pq.ParquetFile(part_path(self.folder, index)) as file:
-            return file.read(columns)
+            return file.read(columns, use_threads=False)
 
 
 def read_digests(evidence: Evidence) -> tuple[UInt64[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:

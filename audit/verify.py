@@ -58,10 +58,12 @@ def _shard_faults(run: RunFolder, role: str, plan: Plan, index: int) -> Iterator
     if hash_file(part) != marker.get("sha256"):
         yield "its evidence is not what was written (hash differs); remove its marker and run the audit again"
         return
-    if not pq.read_schema(part).equals(EVIDENCE):
-        yield "its columns are not those of this version"
-        return
-    found, wanted = pq.read_table(part, columns=["row", "key", "status"]), plan.table(index, ["row", "key"])
+    with pq.ParquetFile(part) as file:
+        if not file.schema_arrow.equals(EVIDENCE):
+            yield "its columns are not those of this version"
+            return
+        found = file.read(["row", "key", "status"], use_threads=False)
+    wanted = plan.table(index, ["row", "key"])
     if not all(found.column(name).equals(wanted.column(name)) for name in ("row", "key")):
         yield f"its items are not those of the plan ({found.num_rows} found, {wanted.num_rows} planned)"
     if _count_statuses(found) != marker.get("status"):
@@ -101,7 +103,7 @@ def _count_items(path: Path) -> tuple[pa.Schema, dict[str, int], int]:
         schema = file.schema_arrow
         if schema.equals(ITEMS):
             for index in range(file.num_row_groups):
-                items = file.read_row_group(index)
+                items = file.read_row_group(index, use_threads=False)
                 for status, n in _count_statuses(items).items():
                     counted[status] = counted.get(status, 0) + n
                 hits += int((part_scored(items) & part_hits(items)).sum())

@@ -64,13 +64,13 @@ class Recorder(AbstractProgress):
     def stage(self, label: str) -> Iterator[None]:
         """Measures one stage."""
         reset_peak()
-        started = time.perf_counter()
+        started, processed = time.perf_counter(), time.process_time()
         yield
+        processed = time.process_time() - processed
         self.seconds[label], self.peaks[label] = time.perf_counter() - started, read_peak()
-        rate = self.rows / max(self.seconds[label], 1e-9)
-        print(
-            f"{label:34} {self.seconds[label]:9.1f} s {rate:14,.0f} rows/s {self.peaks[label]:8.0f} MB peak"
-        )
+        seconds = f"{self.seconds[label]:8.1f} s ({processed:.1f} of a core)"
+        rate = self.rows / max(self.seconds[label], 1e-3)
+        print(f"{label:32}{seconds:34}{rate:13,.0f} rows/s{self.peaks[label]:7.0f} MB peak", flush=True)
 
     @contextlib.contextmanager
     def items(self, label: str, total: int, before: int, unit: str = "items") -> Iterator[Tick]:
@@ -212,7 +212,16 @@ def hash_free_json(value: Any) -> str:
     return json.dumps(value)
 
 
-def make_run(out: Path, rows: int, n_references: int, record: Recorder, *, seed: int) -> AuditSpec:
+def make_run(
+    out: Path,
+    rows: int,
+    n_references: int,
+    detector: str,
+    shard_size: int | None,
+    record: Recorder,
+    *,
+    seed: int,
+) -> AuditSpec:
     """A run whose scan is done: plans, evidence and settings; the spec that goes on with it."""
     places = {role: out / "pools" / role for role in ("pool", "real", "synthetic")}
     for place in places.values():
@@ -223,8 +232,10 @@ def make_run(out: Path, rows: int, n_references: int, record: Recorder, *, seed:
         str(places["real"]),
         str(places["synthetic"]),
         embedder="forensic",
+        detector=detector,
         match="never",
         workers=0,
+        shard_size=shard_size,
     )
     run, scanned = RunFolder(spec.out), scan_settings(Scorer("forensic"))
     rng = np.random.default_rng(seed)
@@ -239,6 +250,7 @@ def make_run(out: Path, rows: int, n_references: int, record: Recorder, *, seed:
                 Pool(place, items, 0, TarReader(place), mapped),
                 run.folder(role) / "plan.parquet",
                 rng=np.random.default_rng(0),
+                shard_size=shard_size,
             )
             del items, mapped
         n_synthetic = {"pool": int(BANK * SYNTHETIC_SHARE), "real": 0, "synthetic": n}[role]
@@ -257,13 +269,15 @@ def make_run(out: Path, rows: int, n_references: int, record: Recorder, *, seed:
     return spec
 
 
-def run_steps(out: Path, rows: int, n_references: int, *, seed: int) -> tuple[Recorder, dict[str, Any]]:
+def run_steps(
+    out: Path, rows: int, n_references: int, detector: str, shard_size: int | None, *, seed: int
+) -> tuple[Recorder, dict[str, Any]]:
     """All steps in turn, measured, and the report of the audit."""
     record = Recorder(rows)
-    spec = make_run(out, rows, n_references, record, seed=seed)
+    spec = make_run(out, rows, n_references, detector, shard_size, record, seed=seed)
     started = time.perf_counter()
     report = audit_pool(spec, progress=record)
-    print(f"{'audit in all':34} {time.perf_counter() - started:9.1f} s")
+    print(f"{'audit in all':32}{time.perf_counter() - started:9.1f} s")
     with record.stage("verify"):
         faults = find_faults(spec.out)
     # a further step on a finished run, such as a decision, goes here: `with record.stage("decide"): ...`
@@ -283,12 +297,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description="An audit without pixels, at any size.")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--references", type=int, default=200, help="real ones, and as many synthetic ones")
+    parser.add_argument(
+        "--detector", default="probe", help="`probe` scores neighbours too, `forensic` does not"
+    )
+    parser.add_argument("--shard-size", type=int, help="of the pool; without it, what suits so many rows")
     parser.add_argument("--out", type=Path, help="a new folder, kept; without it, one that is removed")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:
         out = options.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        record, report = run_steps(out, options.rows, options.references, seed=options.seed)
+        record, report = run_steps(
+            out, options.rows, options.references, options.detector, options.shard_size, seed=options.seed
+        )
         sizes = {
             "plan": (out / "run" / "plan.parquet").stat().st_size,
             "evidence": sum(path.stat().st_size for path in (out / "run" / "evidence").iterdir()),
