@@ -4,6 +4,8 @@ Hashes of a large pool are dealt by their first bits into files without names, a
 a time: equal hashes meet in the same file. So memory holds two bits of knowledge an item, not its hash.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes its compute functions when it is imported, where no type checker sees them.
 from __future__ import annotations
 
 import contextlib

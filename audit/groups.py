@@ -1,5 +1,7 @@
 """Parts of a pool that get a share of their own: by source, by format, by size."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes its compute functions when it is imported, where no type checker sees them.
 from __future__ import annotations
 
 import itertools

@@ -1,5 +1,7 @@
 """The answer per item: evidence and scores joined, one row each, counted on the way."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes its compute functions when it is imported, where no type checker sees them.
 from __future__ import annotations
 
 from collections import Counter

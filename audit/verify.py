@@ -1,5 +1,7 @@
 """Checks a run: every item accounted for, every file what its marker says."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes its compute functions when it is imported, where no type checker sees them.
 from __future__ import annotations
 
 import json
@@ -97,7 +99,7 @@ def _answer_faults(run: RunFolder) -> Iterator[str]:
 
 def _count_items(path: Path) -> tuple[pa.Schema, dict[str, int], int]:
     """The columns of the answer per item, its statuses and its hits, read row group by row group."""
-    counted = dict.fromkeys(STATUSES, 0)
+    counted: dict[str, int] = dict.fromkeys(STATUSES, 0)
     hits = 0
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow

@@ -59,12 +59,11 @@ def measure_tiers(side: int, n: int, repeats: int, rng: np.random.Generator) -> 
     payloads = load_payloads()
     files = [draw_jpeg(side, rng) for _ in range(n)]
     decoded = [decode_image(data) for data in files]
-    pixels = [each.pixels for each in decoded]
+    pixels = [each.pixels for each in decoded if each.pixels is not None]
     draws = np.random.default_rng(0)
 
-    def control(number: int) -> bool:
-        each = decoded[number]
-        return control_found(each.pixels, each.header, payloads, number, rng=draws)
+    def control(number: int) -> bool | None:
+        return control_found(pixels[number], decoded[number].header, payloads, number, rng=draws)
 
     return {
         "bytes": milliseconds(lambda data: (hashlib.sha256(data), read_provenance(data)), files, repeats),

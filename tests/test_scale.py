@@ -48,8 +48,9 @@ def test_ten_thousand_rows_reach_the_report(
     report = scale.main(options)
     status = report["pool"]["status"]
     assert sum(status.values()) == report["pool"]["items"] == 10_000
-    assert status["duplicate"] == scale.count_copies(10_000) == 99
-    assert status["unreadable"] == 51
+    assert status["duplicate"] == scale.count_copies(10_000)
+    assert 40 < status["duplicate"] < 60
+    assert status["unreadable"] == 150 - status["duplicate"]  # a copy of what cannot be read is no duplicate
     told = capsys.readouterr().out
     for step in ("listing and plan", "fitting the detector", "scoring the items", "verify"):
         assert step in told
