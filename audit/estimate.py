@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from poolproof.audit.calibration import Calibration
 from poolproof.audit.checks import Checks
 from poolproof.audit.items import Tally
+from poolproof.audit.scored_pool import ShareLimits, Standing
 from poolproof.detectors.prevalence import (
     Interval,
     interval,
@@ -122,6 +125,42 @@ def rest_level(level: float, sample: int | None) -> float:
         sample: number of items drawn, None for a full audit.
     """
     return level if sample is None else split_level(level)
+
+
+def take_standing(
+    tally: Tally, calibration: Calibration | None, why: str | None, *, level: float, checks: Checks
+) -> Standing | None:
+    """What decisions on a pool that was audited in full may rest on; None where not one item was scored.
+
+    The share is at a level that leaves half of the error to what a decision adds.
+
+    Args:
+        tally: counts over the items.
+        calibration: the detector's error rates, None without usable references.
+        why: why there is no calibration.
+        level: confidence level of the decision's statements.
+        checks: what was checked before the share.
+    """
+    share = estimate_share(tally, calibration, why, sample=None, level=split_level(level), checks=checks)
+    if share is None:
+        return None
+    limits = ShareLimits.of(share.interval)
+    if calibration is None:
+        nothing = np.zeros(0)
+        return Standing(limits, level, None, nothing, nothing, why, why)
+    real_doubt = _forbidden_rates(checks)
+    if real_doubt is None and checks.confounded:
+        real_doubt = "files alone tell the references apart, so scores may be of files and not of pictures"
+    absent = None if calibration.true_positives is not None else "no synthetic reference was given"
+    return Standing(
+        limits,
+        level,
+        float(calibration.detector.threshold),
+        calibration.real_scores,
+        np.zeros(0) if calibration.synthetic_scores is None else calibration.synthetic_scores,
+        real_doubt,
+        real_doubt or absent or _synthetic_doubt(checks),
+    )
 
 
 def _estimate_rest(

@@ -16,11 +16,14 @@ from jaxtyping import Int64
 from poolproof.detectors.prevalence import check_level
 from poolproof.errors import InputError
 
-PLACES: Final = 48
+PLACES: Final = 64
 """Ranks at which the band is laid out, at most; between them it steps to the safer side."""
 
 DRAWS: Final = 10_000
 """Interleavings that settle the band."""
+
+DRAWS_A_PLACE: Final = 150
+"""Fewer interleavings for each rank could not tell how far out the band must lie."""
 
 
 @dataclass(frozen=True)
@@ -87,29 +90,46 @@ def rank_band(
     if n_reference == 0 or n_new == 0:
         nothing = np.zeros(0, np.int64)
         return RankBand(n_new, n_reference, level, nothing, nothing, nothing)
-    ranks = _places(n_reference)
-    columns = np.sort(_interleave(n_new, n_reference, ranks, draws, rng), axis=0)
-    others = _interleave(n_new, n_reference, ranks, draws, rng)
-    # how far out a draw lies among as many others, at the rank where it lies furthest out
-    fewest_above = np.full(draws, draws)
-    fewest_below = np.full(draws, draws)
-    for column, other in zip(columns.T, others.T, strict=True):
-        np.minimum(fewest_above, draws - np.searchsorted(column, other, "left"), out=fewest_above)
-        np.minimum(fewest_below, np.searchsorted(column, other, "right"), out=fewest_below)
+    ranks = _places(n_reference, min(PLACES, draws // DRAWS_A_PLACE))
+    some, others = (_interleave(n_new, n_reference, ranks, draws, rng) for _ in range(2))
     n_out = math.floor(alpha * (draws + 1))
-    above, below = (
-        int(np.sort(fewest)[n_out - 1]) if n_out else 0 for fewest in (fewest_above, fewest_below)
+    if n_out == 0:
+        return RankBand(n_new, n_reference, level, ranks, np.zeros_like(ranks), np.full_like(ranks, n_new))
+    upper = _outermost(some, others, n_out)
+    lower = _outermost(-some, -others, n_out)
+    return RankBand(
+        n_new,
+        n_reference,
+        level,
+        ranks,
+        np.zeros_like(ranks) if lower is None else -lower,
+        np.full_like(ranks, n_new) if upper is None else upper,
     )
-    upper = columns[draws - above] if above else np.full(len(ranks), n_new, np.int64)
-    lower = columns[below - 1] if below else np.zeros(len(ranks), np.int64)
-    return RankBand(n_new, n_reference, level, ranks, lower, upper)
 
 
-def _places(n_reference: int) -> Int64[np.ndarray, " k"]:
+def _outermost(
+    some: Int64[np.ndarray, "draws k"], others: Int64[np.ndarray, "draws k"], n_out: int
+) -> Int64[np.ndarray, " k"] | None:
+    """The lowest line, made of equal ranks of `some` from the top, that fewer than `n_out` of the others cross.
+
+    None where even the line of the largest values is crossed too often.
+    """
+    draws = len(some)
+    tops = np.sort(np.partition(some, draws - n_out, axis=0)[draws - n_out :], axis=0)
+    # how many of `some` lie at or above a draw, at the place where it lies furthest out
+    fewest = np.full(draws, n_out)
+    for top, other in zip(tops.T, others.T, strict=True):
+        far = np.flatnonzero(other > top[0])
+        fewest[far] = np.minimum(fewest[far], n_out - np.searchsorted(top, other[far], "left"))
+    rank = int(np.partition(fewest, n_out - 1)[n_out - 1])
+    return tops[n_out - rank] if rank else None
+
+
+def _places(n_reference: int, most: int) -> Int64[np.ndarray, " k"]:
     """Ranks at which the band is laid out: all, or the ends in full and the middle by steps."""
-    if n_reference <= PLACES:
+    if n_reference <= most:
         return np.arange(1, n_reference + 1)
-    tail = np.unique(np.geomspace(1, n_reference // 2, PLACES // 2).round().astype(np.int64))
+    tail = np.unique(np.geomspace(1, max(1, n_reference // 2), max(1, most // 2)).round().astype(np.int64))
     return np.unique(np.concatenate([tail, n_reference + 1 - tail]))
 
 

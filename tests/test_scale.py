@@ -54,7 +54,7 @@ def test_ten_thousand_rows_reach_the_report(
     told = capsys.readouterr().out
     for step in ("listing and plan", "fitting the detector", "scoring the items", "verify"):
         assert step in told
-    assert told.count("MB peak") == 8
+    assert told.count("MB peak") == 9
     run = RunFolder(tmp_path / "out" / "run")
     assert run.plan().sizes == (1500,) * 6 + (1000,)
     part = next(iter(run.evidence().parts()))

@@ -15,15 +15,19 @@ import typer
 from poolproof import __version__
 from poolproof.cli_bench import watermark
 from poolproof.cli_detect import detect
+from poolproof.cli_diff import diff
+from poolproof.cli_filter import filter_run
+from poolproof.cli_gates import FailIf, Junit, MaxUnreadable, Summary, check_rate, close_audit
+from poolproof.cli_label import label
 from poolproof.cli_loop import simulate
 from poolproof.errors import InputError, MissingExtra, UnreliableEstimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from poolproof.audit.gate import Gate
+    from poolproof.audit.parts import Progressed
 
-EXIT_TOOL, EXIT_USAGE, EXIT_GATE, EXIT_UNREADABLE, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+EXIT_TOOL, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     name="poolproof",
@@ -107,26 +111,42 @@ def audit(
         ),
     ] = None,
     level: Annotated[float, typer.Option(help="Confidence level of the interval.")] = 0.95,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What `poolproof label` wrote for RUN; the share is then told by the labels."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes. [default: one a core]", show_default=False)
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="ENGINE", help="Where items are read: local, or ray for a Ray cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDR", help="HOST:PORT of a cluster's head, or auto. [default: Ray on this machine]"
+        ),
+    ] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Read the I-th of N parts alone and write no report, as one job of an array."
+        ),
+    ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option("--merge", help="Report on what the parts have read; refuse where one is not done."),
+    ] = False,
     shard_size: Annotated[
         int | None, typer.Option(help="Items committed together. [default: by pool size]", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample and of the cross-fitting folds.")] = 0,
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONDITION",
-            help="Exit with 3 where a condition on the report holds, such as 'share.lower > 0.05'. Repeatable.",
-        ),
-    ] = None,
-    max_unreadable: Annotated[
-        float,
-        typer.Option(
-            metavar="RATE", help="Exit with 4 where more than this rate of items is unreadable or missing."
-        ),
-    ] = 0.01,
+    fail_if: FailIf = None,
+    max_unreadable: MaxUnreadable = 0.01,
+    junit: Junit = None,
+    summary: Summary = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Tell how much of POOL is synthetic, with an interval, and which images.
@@ -135,12 +155,11 @@ def audit(
     """
     from poolproof.audit.gate import parse_gate
     from poolproof.audit.progress import choose_progress
-    from poolproof.audit.run import audit_pool
+    from poolproof.audit.run import audit_pool, read_part
     from poolproof.audit.spec import AuditSpec
 
     gates = [parse_gate(text) for text in fail_if or []]
-    if not 0 <= max_unreadable <= 1:
-        raise InputError(f"--max-unreadable is {max_unreadable}; it must lie between 0 and 1")
+    check_rate(max_unreadable)
     spec = AuditSpec(
         pool=pool,
         out=out,
@@ -151,33 +170,57 @@ def audit(
         match=match,
         sample=sample,
         level=level,
+        labels=None if labels is None else str(labels),
         workers=workers,
+        engine=engine,
+        ray_address=ray_address,
+        shards=shards,
+        merge=merge,
         shard_size=shard_size,
         seed=seed,
     )
+    if shards is not None:
+        if gates:
+            raise InputError(
+                "--fail-if: got a condition with --shards, allowed where a report is written; give it with --merge"
+            )
+        _print_part(read_part(spec, progress=choose_progress(quiet=quiet)), out)
+        return
     result = audit_pool(
         spec, command=shlex.join(["poolproof", *sys.argv[1:]]), progress=choose_progress(quiet=quiet)
     )
     _render(out)
     _print_audit(result, out)
-    _close(result, gates, max_unreadable)
+    close_audit(result, gates, max_unreadable, junit=junit, summary=summary)
+
+
+app.command("filter", short_help="Decide what of a pool stays, and write it.")(filter_run)
 
 
 @app.command(short_help="Render a run's report anew.")
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `poolproof audit` wrote.")],
+    fail_if: FailIf = None,
+    max_unreadable: MaxUnreadable = 1.0,
+    junit: Junit = None,
+    summary: Summary = None,
 ) -> None:
-    """Render RUN/report.html anew from RUN/report.json, and print the figures."""
+    """Render RUN/report.html anew from RUN/report.json, print the figures, and evaluate gates on them."""
     import json
 
+    from poolproof.audit.gate import parse_gate
     from poolproof.audit.run import RunFolder
 
+    gates = [parse_gate(text) for text in fail_if or []]
+    check_rate(max_unreadable)
     folder = RunFolder(run)
     folder.settings()
     if not folder.report.is_file():
         raise InputError(f"{str(run)!r} has no report.json; the audit did not finish, give its command again")
     _render(run)
-    _print_audit(json.loads(folder.report.read_text("utf-8")), run)
+    result = json.loads(folder.report.read_text("utf-8"))
+    _print_audit(result, run)
+    close_audit(result, gates, max_unreadable, junit=junit, summary=summary)
 
 
 @app.command(short_help="Check that a run is whole.")
@@ -255,6 +298,8 @@ def pull_model(
     typer.echo(str(pull_weights(spec)))
 
 
+app.command("diff", short_help="Tell what changed between two runs, and whether the share did.")(diff)
+app.command("label", short_help="Label images of a run by eye.")(label)
 app.add_typer(detect, name="detect", short_help="Fit, try and use a detector alone.")
 app.add_typer(simulate, name="simulate", short_help="Simulate self-consuming loops.")
 app.add_typer(watermark, name="watermark", short_help="Write, read and test invisible marks.")
@@ -284,6 +329,8 @@ def _print_audit(report: dict[str, Any], out: Path) -> None:
         typer.echo(f"share       {point}  ({limits})")
         if share["why"]:
             typer.echo(f"            {share['why']}")
+    for line in _label_lines(report.get("labels")):
+        typer.echo(line)
     typer.echo(
         "evidence    " + ", ".join(f"{tiers[t]['count']} {t}" for t in ("signed", "declared", "marked"))
     )
@@ -298,6 +345,39 @@ def _print_audit(report: dict[str, Any], out: Path) -> None:
     for note in report["notes"]:
         typer.echo(f"note        {note}")
     typer.echo(f"report      {out / 'report.html'}")
+
+
+def _label_lines(labels: Mapping[str, Any] | None) -> list[str]:
+    """What people said, and what more of it is worth."""
+    if labels is None:
+        return []
+    real, worst = labels["n"] - labels["synthetic"], labels["worst_case"]
+    lines = [f"labels      {labels['synthetic']} synthetic, {real} real, {labels['unsure']} unsure"]
+    if labels["unsure"]:
+        between = f"{_percent(worst['lower'])} to {_percent(worst['upper'])}"
+        lines.append(f"            whatever the unsure are: {between}")
+    if labels["hits_real"]:
+        lines.append(
+            f"            {labels['hits_real']} labelled real are signed, declared or marked synthetic"
+        )
+    return [*lines, f"            {labels['plan']['words']}"]
+
+
+def _print_part(done: Progressed, out: Path) -> None:
+    counts = ", ".join(
+        f"{len(shards)} shards of {done.items[role]} items of the {role if role == 'pool' else f'{role} reference'}"
+        for role, shards in done.shards.items()
+    )
+    typer.echo(f"part        {done.part.number} of {done.part.of}: {counts}")
+    if done.missing:
+        n = sum(map(len, done.missing.values()))
+        typer.echo(
+            f"left        {n} shards of other parts; when they are done, the same command with --merge reports"
+        )
+    else:
+        typer.echo(
+            f"left        nothing; the same command with --merge in place of --shards reports on {out}"
+        )
 
 
 def _check_lines(checks: dict[str, Any]) -> list[str]:
@@ -317,22 +397,6 @@ def _check_lines(checks: dict[str, Any]) -> list[str]:
     if alarm is not None and alarm["fires"]:
         lines.append(f"scores      {alarm['words']}")
     return lines
-
-
-def _close(report: dict[str, Any], gates: list[Gate], max_unreadable: float) -> None:
-    from poolproof.audit.gate import closed_because, unreadable_rate
-
-    rate = unreadable_rate(report)
-    if rate > max_unreadable:
-        typer.echo(
-            f"too many unreadable: {rate:.2%} of the items, allowed are {max_unreadable:.2%}", err=True
-        )
-        raise typer.Exit(EXIT_UNREADABLE)
-    reasons = [reason for gate in gates if (reason := closed_because(gate, report)) is not None]
-    for reason in reasons:
-        typer.echo(f"gate closed: {reason}", err=True)
-    if reasons:
-        raise typer.Exit(EXIT_GATE)
 
 
 def _percent(value: float) -> str:
