@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import UInt64
 
 from poolproof.audit.estimate import Share
 from poolproof.audit.label_draw import read_candidates
@@ -60,7 +59,6 @@ def share_of_labels(
     file: LabelFile | None,
     items: Path,
     evidence: Evidence,
-    digests: UInt64[np.ndarray, "n 2"],
     *,
     level: float,
 ) -> LabelledAudit | None:
@@ -70,7 +68,6 @@ def share_of_labels(
         file: what `check_run` gave.
         items: `items.parquet`, just written.
         evidence: of the pool.
-        digests: beginnings of the items' content hashes, by position in the plan.
         level: confidence level.
 
     Raises:
@@ -79,7 +76,7 @@ def share_of_labels(
     """
     if file is None:
         return None
-    _check_items(file, items, digests)
+    _check_items(file, items, evidence)
     candidates, plan = read_candidates(items), evidence.plan
     draw = open_draw(file.header, candidates)
     sampled_from = None
@@ -133,7 +130,7 @@ def report_labels(labelled: LabelledAudit | None) -> dict[str, Any] | None:
     }
 
 
-def _check_items(file: LabelFile, items: Path, digests: UInt64[np.ndarray, "n 2"]) -> None:
+def _check_items(file: LabelFile, items: Path, evidence: Evidence) -> None:
     """Refuses labels of items that the run does not know by their row, name and content, or did not score."""
     table = pq.read_table(items, columns=["row", "key", "status"])
     rows, names = table["row"].to_numpy(), table["key"].cast(pa.binary())  # both in the order of the plan
@@ -151,7 +148,8 @@ def _check_items(file: LabelFile, items: Path, digests: UInt64[np.ndarray, "n 2"
                 f"--labels: got {label.key!r}, which is {status}, allowed items that were scored; "
                 "give the file that `poolproof label` wrote for this run"
             )
-        if digests[at].astype("<u8").tobytes().hex() != label.sha256[:32]:
+        sha256 = evidence.take(["sha256"], np.array([at]))["sha256"][0].as_py()
+        if sha256.hex() != label.sha256:
             raise InputError(
                 f"--labels: the bytes of {label.key!r} were others when it was labelled; label this run anew"
             )

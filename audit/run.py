@@ -15,6 +15,7 @@ import numpy as np
 
 from poolproof.audit.calibration import Choice, calibrate, choose_detector
 from poolproof.audit.checking import Checker, check_transfer
+from poolproof.audit.digests import deal_digests
 from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.estimate import estimate_share, take_standing
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
@@ -29,9 +30,7 @@ from poolproof.audit.references import (
     Evidence,
     Reference,
     drop_shared,
-    find_duplicates,
-    find_members,
-    read_digests,
+    places_of,
     read_reference,
 )
 from poolproof.audit.score import Scorer
@@ -156,8 +155,11 @@ def audit_pool(
         with _engine(spec if missing else replace(spec, engine="local")) as engine:
             for role, plan in plans.items():
                 scan(run, role, plan, begun.scorer, config_sha256, spec.workers, progress, engine=engine)
-        with progress.stage("fitting the detector" if len(plans) > 1 else "looking for duplicates"):
-            digests, scored = read_digests(run.evidence())
+        hashes = run.evidence().parts(["sha256", "status"])
+        with (
+            progress.stage("fitting the detector" if len(plans) > 1 else "looking for duplicates"),
+            deal_digests(hashes, plans["pool"].n_items, run.path) as digests,
+        ):
             references = drop_shared(
                 {
                     role: read_reference(run.evidence(role), path, role, embedder, digests)
@@ -169,7 +171,7 @@ def audit_pool(
             if isinstance(choice, AbstractDetector):
                 learnt = fitted_digests(Path(spec.detector))
                 references, known = drop_learnt(references, learnt)
-                learnt_pool = int((find_members(digests, learnt) & scored).sum())
+                learnt_pool = digests.count_scored(learnt)
             calibration, why = calibrate(
                 references.get("real"),
                 references.get("synthetic"),
@@ -178,15 +180,15 @@ def audit_pool(
                 rng=streams["folds"],
             )
             generators = check_transfer(references, choice, embedder, rng=streams["transfer"])
+            scored, duplicates = digests.scored, digests.duplicates()
         with progress.stage("scoring the items"):
             real = references.get("real")
-            duplicates = find_duplicates(digests, scored)
             sampled = _draw(scored & ~duplicates, real, streams["sets"])
             detector = calibration.detector if calibration else None
-            tally = _write_items(run, detector, embedder, duplicates, digests, sampled)
+            tally = _write_items(run, detector, embedder, duplicates, sampled)
             check_balance(tally, plans["pool"].n_items)
-            labelled = share_of_labels(labels, run.items, run.evidence(), digests, level=spec.level)
-        checker = Checker(run, references, calibration, tally, digests, embedder, choice, spec.level)
+            labelled = share_of_labels(labels, run.items, run.evidence(), level=spec.level)
+        checker = Checker(run, references, calibration, tally, embedder, choice, spec.level)
         checks = checker.check(spec.match, rng=streams["checks"], progress=progress)
         with progress.stage("comparing the sets"):
             sets = compare_sets(tally.sampled, real, embedder, rng=streams["sets"])
@@ -211,7 +213,7 @@ def audit_pool(
             seconds=time.monotonic() - started,
         )
         report = summarise(audit)
-        wide = share_of_labels(labels, run.items, run.evidence(), digests, level=split_level(spec.level))
+        wide = share_of_labels(labels, run.items, run.evidence(), level=split_level(spec.level))
         _write_calibration(run, audit, why, wide)
         write_json(run.report, report)
     return report
@@ -414,14 +416,12 @@ def _write_items(
     detector: Detector | None,
     embedder: str,
     duplicates: np.ndarray,
-    digests: np.ndarray,
     sampled: np.ndarray,
 ) -> Tally:
     return write_items(
         run.evidence(),
         run.items,
         duplicates=duplicates,
-        digests=digests,
         detector=detector,
         embedder=embedder,
         sampled=sampled,
@@ -432,9 +432,9 @@ def _draw(countable: np.ndarray, real: Reference | None, rng: np.random.Generato
     """Which items are compared with the real reference: as many as it has, at most `SET_SAMPLE`."""
     chosen = np.zeros(len(countable), bool)
     if real is not None:
-        candidates = np.flatnonzero(countable)
-        n = min(len(candidates), len(real.features), SET_SAMPLE)
-        chosen[rng.choice(candidates, size=n, replace=False)] = True
+        n_items = int(countable.sum())
+        n = min(n_items, len(real.features), SET_SAMPLE)
+        chosen[places_of(countable, np.sort(rng.choice(n_items, size=n, replace=False)))] = True
     return chosen
 
 
