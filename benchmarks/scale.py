@@ -25,10 +25,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from poolproof.audit.decide import decide, judge_run, save_decision
 from poolproof.audit.engine import done_path, part_path
 from poolproof.audit.evidence import EVIDENCE, FINDING, STATUSES
 from poolproof.audit.listing import collect_listing
 from poolproof.audit.plan import Plan, make_plan
+from poolproof.audit.policy import CapRatio
 from poolproof.audit.pool import LISTING, Pool
 from poolproof.audit.progress import AbstractProgress, Tick
 from poolproof.audit.run import RunFolder, audit_pool, scan_settings
@@ -277,7 +279,10 @@ def run_steps(
     print(f"{'audit in all':32}{time.perf_counter() - started:9.1f} s")
     with record.stage("verify"):
         faults = find_faults(spec.out)
-    # a further step on a finished run, such as a decision, goes here: `with record.stage("decide"): ...`
+    with record.stage("decide"):
+        judged = judge_run(spec.out)
+        verdict = decide(judged, CapRatio(0.1))
+        save_decision(judged, verdict, out / "decided")
     if faults:
         raise RuntimeError(f"the run has {len(faults)} faults, the first is: {faults[0]}")
     return record, report

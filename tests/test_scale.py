@@ -52,9 +52,9 @@ def test_ten_thousand_rows_reach_the_report(
     assert 40 < status["duplicate"] < 60
     assert status["unreadable"] == 150 - status["duplicate"]  # a copy of what cannot be read is no duplicate
     told = capsys.readouterr().out
-    for step in ("listing and plan", "fitting the detector", "scoring the items", "verify"):
+    for step in ("listing and plan", "fitting the detector", "scoring the items", "verify", "decide"):
         assert step in told
-    assert told.count("MB peak") == 9
+    assert told.count("MB peak") == 10
     run = RunFolder(tmp_path / "out" / "run")
     assert run.plan().sizes == (1500,) * 6 + (1000,)
     part = next(iter(run.evidence().parts()))
