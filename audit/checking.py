@@ -25,7 +25,7 @@ from poolproof.detectors.transfer import Transfer, transfer
 from poolproof.errors import UnreliableEstimate
 
 if TYPE_CHECKING:
-    from poolproof.audit.run import RunFolder
+    from poolproof.audit.run_folder import RunFolder
 
 MOST_GENERATORS: Final = 20
 """Generators that are left out in turn, the largest; each takes a fit."""

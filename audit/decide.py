@@ -18,7 +18,7 @@ from poolproof.audit.evidence import STATUSES
 from poolproof.audit.ledger import Balance, Ledger
 from poolproof.audit.policy import AbstractPolicy, CapRatio, Choice, HoldAdmissible
 from poolproof.audit.region import AbstractRegion, RatioRegion
-from poolproof.audit.run import RunFolder
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.scored_pool import TIERS, ScoredPool, read_scored_pool, read_standing
 from poolproof.errors import InputError
 from poolproof.files import hash_file, replace_file, write_json

@@ -24,8 +24,9 @@ from poolproof.audit.known import REFERENCES, drop_learnt, fitted_digests, held_
 from poolproof.audit.plan import make_plan, read_plan
 from poolproof.audit.pool import open_pool
 from poolproof.audit.progress import AbstractProgress, Silence
+from poolproof.audit.reading import scan, scan_settings
 from poolproof.audit.references import Reference, drop_shared, part_features, read_reference
-from poolproof.audit.run import RunFolder, scan, scan_settings
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.score import Scorer
 from poolproof.detectors.calibrate import calibrate_fixed
 from poolproof.detectors.conformal import conformal_pvalues, conformal_threshold

@@ -13,7 +13,7 @@ from poolproof.audit.checks import check_files
 from poolproof.audit.metadata import Facts, read_facts
 from poolproof.audit.paths import readable
 from poolproof.audit.references import Reference
-from poolproof.audit.run import RunFolder
+from poolproof.audit.run_folder import RunFolder
 from poolproof.detectors.calibrate import FixedFit
 from poolproof.detectors.detector import AbstractDetector
 from poolproof.detectors.kinds import KINDS

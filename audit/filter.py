@@ -19,7 +19,7 @@ from poolproof.audit.decision import DecisionFile
 from poolproof.audit.plan import Plan
 from poolproof.audit.pool import open_pool
 from poolproof.audit.progress import AbstractProgress, Silence
-from poolproof.audit.run import RunFolder
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.write_dataset import DatasetWriter
 from poolproof.audit.write_folder import FolderWriter
 from poolproof.audit.write_kept import Kept, open_kept

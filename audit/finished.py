@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, UInt64
 
 from poolproof.audit.references import find_duplicates, find_members, read_digests
-from poolproof.audit.run import RunFolder
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.summary import SCHEMA_VERSION
 from poolproof.errors import InputError
 

@@ -32,7 +32,7 @@ from poolproof.audit.label_draw import (
 from poolproof.audit.label_pictures import Picture, show_picture
 from poolproof.audit.label_share import LabelAnswer, answer_labels, count_at_most, find_row, open_draw
 from poolproof.audit.labels import LABELS, Header, Label, LabelFile, start_labels
-from poolproof.audit.run import RunFolder
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.spec import AuditSpec
 from poolproof.errors import InputError
 

@@ -200,7 +200,7 @@ class _Driver:
         else:
             self.free.append(lane)
             if failure is not None:
-                raise failure_of(failure)
+                raise failure_of(str(failure))
             self.n_done += self.job.plan.sizes[shard]
             return
         position_path(self.job.evidence, shard).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from poolproof.audit.engine import done_path, part_path
 from poolproof.audit.evidence import EVIDENCE, ITEMS, STATUSES
 from poolproof.audit.items import part_hits
 from poolproof.audit.plan import Plan
-from poolproof.audit.run import RunFolder
+from poolproof.audit.run_folder import RunFolder
 from poolproof.files import hash_file
 
 

@@ -33,7 +33,9 @@ from poolproof.audit.plan import Plan, make_plan
 from poolproof.audit.policy import CapRatio
 from poolproof.audit.pool import LISTING, Pool
 from poolproof.audit.progress import AbstractProgress, Tick
-from poolproof.audit.run import RunFolder, audit_pool, scan_settings
+from poolproof.audit.reading import scan_settings
+from poolproof.audit.run import audit_pool
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.score import Scorer
 from poolproof.audit.spec import AuditSpec
 from poolproof.audit.verify import find_faults

@@ -18,7 +18,7 @@ from PIL import Image
 from poolproof.audit.decision import DECISION, DecisionFile, write_decision
 from poolproof.audit.plan import make_plan
 from poolproof.audit.pool import ItemRef, Pool, open_pool
-from poolproof.audit.run import RunFolder
+from poolproof.audit.run_folder import RunFolder
 
 KINDS = ("folder", "webdataset", "parquet", "dataset")
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from poolproof.audit.evidence import EVIDENCE
-from poolproof.audit.run import RunFolder
+from poolproof.audit.run_folder import RunFolder
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "scale.py"
 

@@ -156,7 +156,8 @@ def audit(
     """
     from poolproof.audit.gate import parse_gate
     from poolproof.audit.progress import choose_progress
-    from poolproof.audit.run import audit_pool, read_part
+    from poolproof.audit.reading import read_part
+    from poolproof.audit.run import audit_pool
     from poolproof.audit.spec import AuditSpec
 
     gates = [parse_gate(text) for text in fail_if or []]
@@ -210,7 +211,7 @@ def report(
     import json
 
     from poolproof.audit.gate import parse_gate
-    from poolproof.audit.run import RunFolder
+    from poolproof.audit.run_folder import RunFolder
 
     gates = [parse_gate(text) for text in fail_if or []]
     check_rate(max_unreadable)
@@ -308,7 +309,7 @@ app.add_typer(watermark, name="watermark", short_help="Write, read and test invi
 
 def _render(run: Path) -> None:
     from poolproof.audit.report import render_report
-    from poolproof.audit.run import RunFolder
+    from poolproof.audit.run_folder import RunFolder
 
     plan = RunFolder(run).plan()
 

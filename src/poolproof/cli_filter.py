@@ -345,7 +345,7 @@ def _write(run: Path, decision: Path, out: Path, format: str, link: str, progres
     """Writes the pool that a decision leaves."""
     from poolproof.audit.decide import adopt_decision
     from poolproof.audit.filter import FilterSpec, filter_pool
-    from poolproof.audit.run import RunFolder
+    from poolproof.audit.run_folder import RunFolder
 
     file = adopt_decision(run, decision, out)
     filter_pool(RunFolder(run), file, FilterSpec(out, format=format, link=link), progress=progress)

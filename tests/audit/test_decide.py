@@ -16,7 +16,8 @@ from poolproof.audit.decide import adopt_decision, decide, judge_run, save_decis
 from poolproof.audit.decision import DECISION, read_decision
 from poolproof.audit.policy import CapRatio, DropAbove, DropFound, HoldAdmissible, KeepBudget, Weigh
 from poolproof.audit.region import GaussianRegion, RatioRegion
-from poolproof.audit.run import RunFolder, audit_pool
+from poolproof.audit.run import audit_pool
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.spec import AuditSpec
 from poolproof.audit.statement import describe_decision
 from poolproof.errors import InputError

@@ -20,7 +20,8 @@ from poolproof.audit.changes import CHANGED, CHANGES, find_changes
 from poolproof.audit.diff import compare_runs, write_diff
 from poolproof.audit.finished import FinishedRun
 from poolproof.audit.gate import DIFF_FIELDS, REPORT_FIELDS
-from poolproof.audit.run import RunFolder, audit_pool
+from poolproof.audit.run import audit_pool
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.spec import AuditSpec
 from poolproof.errors import InputError
 

@@ -36,7 +36,8 @@ from poolproof.audit.decide import judge_run, save_decision
 from poolproof.audit.filter import FORMATS, FilterSpec, filter_pool, listed
 from poolproof.audit.policy import DropFound
 from poolproof.audit.pool import Pool, open_pool
-from poolproof.audit.run import RunFolder, audit_pool
+from poolproof.audit.run import audit_pool
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.spec import AuditSpec
 from poolproof.audit.write_place import FilterError, Place
 from poolproof.errors import InputError
@@ -206,7 +207,7 @@ def test_killed_by_force(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from poolproof.audit.decision import read_decision\n"
         "from poolproof.audit.filter import FilterSpec, filter_pool\n"
-        "from poolproof.audit.run import RunFolder\n"
+        "from poolproof.audit.run_folder import RunFolder\n"
         "from poolproof.audit.write_place import Place\n"
         "done = Place.mark_done\n"
         "def mark(self, unit, found):\n"

@@ -10,7 +10,8 @@ from image_pools import write_class
 
 from poolproof.audit import metadata as module
 from poolproof.audit.metadata import FACTS, read_facts
-from poolproof.audit.run import RunFolder, audit_pool
+from poolproof.audit.run import audit_pool
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.spec import AuditSpec
 
 

@@ -17,7 +17,9 @@ from poolproof.audit.engine import done_path
 from poolproof.audit.locks import lock_run
 from poolproof.audit.parts import Part, describe_shards, parse_part
 from poolproof.audit.plan import Plan
-from poolproof.audit.run import RunFolder, audit_pool, read_part
+from poolproof.audit.reading import read_part
+from poolproof.audit.run import audit_pool
+from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.spec import AuditSpec
 from poolproof.errors import InputError
 
