@@ -11,7 +11,7 @@ import signal
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -22,12 +22,15 @@ import pyarrow.parquet as pq
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.plan import Plan
 from poolproof.audit.progress import Tick
-from poolproof.audit.score import Scorer, score_shard
+from poolproof.audit.score import Progress, Scorer, score_shard
 from poolproof.files import hash_file, replace_file, write_json
 from poolproof.processes import die_with_parent
 
 ITEM_SECONDS: Final = 120.0
 """An item that takes longer is taken for one that never ends; its process is killed."""
+
+ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""What a worker's environment says, so that cores are shared out by processes alone."""
 
 _POLL_SECONDS: Final = 0.1
 
@@ -38,6 +41,35 @@ class EngineError(RuntimeError):
 
 class WorkerError(RuntimeError):
     """A bug or a full disk in a worker; carries the worker's traceback."""
+
+
+@dataclass
+class Deaths:
+    """Which items were at hand when a process died, and which are left out for it.
+
+    Attributes:
+        skip: reasons by shard and row.
+        counts: deaths by shard and row; row -1 stands for no item at hand.
+    """
+
+    skip: dict[int, dict[int, str]] = field(default_factory=dict)
+    counts: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    def note(self, shard: int, row: int, cause: str) -> None:
+        """Counts a death: the item at hand may be tried once more, and is then left out.
+
+        Raises:
+            EngineError: two deaths in the shard without an item at hand.
+        """
+        self.counts[shard, row] += 1
+        if self.counts[shard, row] < 2:
+            return
+        if row < 0:
+            raise EngineError(
+                f"workers die ({cause}) in shard {shard} without holding an item; "
+                "look for too little memory or a broken install; the same command continues"
+            )
+        self.skip.setdefault(shard, {})[row] = f"killed: reading it ended the process twice ({cause})"
 
 
 def part_path(evidence: Path, index: int) -> Path:
@@ -70,6 +102,27 @@ def commit_shard(
     write_json(done_path(evidence, index), marker)
 
 
+def try_shard(
+    plan: Plan,
+    index: int,
+    scorer: Scorer,
+    evidence: Path,
+    config_sha256: str,
+    *,
+    skip: Mapping[int, str],
+    progress: Progress,
+) -> str | None:
+    """Commits a shard in a worker. None where that went well, else what the driver is to raise."""
+    try:
+        commit_shard(plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        return f"no space left on the device of {evidence}" if full else traceback.format_exc()
+    except BaseException:  # it goes to the driver, which raises it with this traceback
+        return traceback.format_exc()
+    return None
+
+
 def unfinished(plan: Plan, evidence: Path, config_sha256: str) -> list[int]:
     """Shards without a marker of this plan and configuration."""
     return [i for i in range(plan.n_shards) if not _is_done(plan, i, evidence, config_sha256)]
@@ -81,8 +134,9 @@ def run_shards(
     evidence: Path,
     config_sha256: str,
     *,
-    workers: int,
+    workers: int | None = None,
     tick: Tick | None = None,
+    shards: Collection[int] | None = None,
 ) -> None:
     """Scores every shard that is not done yet. The files are the same for any number of workers.
 
@@ -91,17 +145,21 @@ def run_shards(
         scorer: what is read off the items.
         evidence: folder of the parts; made if needed.
         config_sha256: goes into each marker, so that a rerun with other settings is noticed.
-        workers: processes; 0 works in this one, without protection from images that kill a decoder.
+        workers: processes, None for one a core; 0 works in this one, without protection from images that kill
+            a decoder.
         tick: told of progress.
+        shards: those to do, while other processes may do others; None for all.
 
     Raises:
         WorkerError: a worker met a bug or a full disk.
         EngineError: workers die without having touched an item.
     """
     evidence.mkdir(parents=True, exist_ok=True)
-    for leftover in evidence.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
-    todo = unfinished(plan, evidence, config_sha256)
+    if shards is None:
+        sweep(evidence)
+    todo = [i for i in unfinished(plan, evidence, config_sha256) if shards is None or i in shards]
+    if workers is None:
+        workers = len(os.sched_getaffinity(0))
     if workers == 0:
         n_done = 0
         for index in todo:
@@ -111,6 +169,12 @@ def run_shards(
                 tick(n_done)
         return
     _Crew(plan, scorer, evidence, config_sha256, deque(todo), tick).work(min(workers, len(todo)))
+
+
+def sweep(evidence: Path) -> None:
+    """Removes what killed workers left behind; nobody else may be at work in the folder."""
+    for leftover in (*evidence.glob(".*.tmp"), *evidence.glob(".*.row")):
+        leftover.unlink(missing_ok=True)
 
 
 @dataclass
@@ -134,8 +198,7 @@ class _Crew:
     config_sha256: str
     todo: deque[int]
     tick: Tick | None
-    skip: dict[int, dict[int, str]] = field(default_factory=dict)
-    deaths: Counter[tuple[int, int]] = field(default_factory=Counter)
+    deaths: Deaths = field(default_factory=Deaths)
     n_done: int = 0
 
     def work(self, n_workers: int) -> None:
@@ -179,7 +242,7 @@ class _Crew:
         worker.position[0], worker.position[1] = -1, 0
         if worker.shard is not None:
             with contextlib.suppress(BrokenPipeError):  # a dead worker is met at its sentinel
-                worker.pipe.send((worker.shard, self.skip.get(worker.shard, {})))
+                worker.pipe.send((worker.shard, self.deaths.skip.get(worker.shard, {})))
 
     def _hear(self, worker: _Worker) -> _Worker:
         """Takes a worker's message, or its death."""
@@ -201,16 +264,7 @@ class _Crew:
         self._dismiss(worker)
         if shard is None:
             return self._hire()
-        self.deaths[shard, row] += 1
-        if self.deaths[shard, row] >= 2:
-            if row < 0:
-                raise EngineError(
-                    f"workers die (exit code {code}) in shard {shard} without holding an item; "
-                    "look for too little memory or a broken install; the same command continues"
-                )
-            self.skip.setdefault(shard, {})[row] = (
-                f"killed: reading it ended the process twice ({_cause(code)})"
-            )
+        self.deaths.note(shard, row, _cause(code))
         self.todo.appendleft(shard)
         fresh = self._hire()
         self._assign(fresh)
@@ -254,16 +308,10 @@ def _serve(
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone or done
         while True:
             index, skip = pipe.recv()
-            try:
-                commit_shard(plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress)
-            except OSError as error:
-                full = error.errno == errno.ENOSPC
-                pipe.send(f"no space left on the device of {evidence}" if full else traceback.format_exc())
+            failure = try_shard(plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress)
+            pipe.send(failure)
+            if failure is not None:
                 return
-            except BaseException:  # it goes to the parent, which raises it with this traceback
-                pipe.send(traceback.format_exc())
-                return
-            pipe.send(None)
 
 
 @contextlib.contextmanager
@@ -272,9 +320,8 @@ def one_thread_each() -> Iterator[None]:
 
     The cores are shared out by processes, and sums of floats come out alike whatever the number of cores.
     """
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     try:
         yield
     finally:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from poolproof.audit.calibration import calibrate, choose_detector
+from poolproof.audit.calibration import Choice, calibrate, choose_detector
 from poolproof.audit.checking import Checker, check_transfer
 from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.estimate import estimate_share, take_standing
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.known import drop_learnt, fitted_digests
+from poolproof.audit.locks import lock_run, take_turn
+from poolproof.audit.parts import Progressed, describe_shards, find_missing, parse_part
 from poolproof.audit.plan import Plan, make_plan, read_plan
 from poolproof.audit.pool import open_pool
 from poolproof.audit.progress import AbstractProgress, Silence
@@ -44,6 +46,11 @@ from poolproof.files import hash_file, hash_json, write_json
 from poolproof.watermark.dwt import VARIANTS
 
 _STREAMS: Final = ("folds", "sets", "checks", "transfer")
+
+_ROLES: Final = ("pool", "real", "synthetic")
+
+_CALL: Final = ("out", "workers", "engine", "ray_address", "shards", "merge")
+"""Settings of a call that no result depends on."""
 
 _FREE: Final = ("level", "detector", "match")
 """Settings that may change between calls: the evidence does not depend on them."""
@@ -124,30 +131,28 @@ def audit_pool(
     Raises:
         InputError: the pool or a reference cannot be used, or the run was made with other settings.
     """
+    assert spec.shards is None, "read_part does parts"
     started = time.monotonic()
     progress = progress or Silence()
-    check_spec(spec)
+    _check_call(spec)
     run = RunFolder(spec.out)
     run.path.mkdir(parents=True, exist_ok=True)
-    with _lock(run.path):
-        choice, wanted = choose_detector(spec.detector, _pinned(run, "embedder") or spec.embedder)
-        embedder, note = resolve_embedder(wanted)
-        scorer = Scorer(embedder)
-        scanned = scan_settings(scorer)
-        config_sha256 = hash_json(scanned)
-        settings = _settings(spec, scanned)
-        _check_same(run, settings)
-        roles = {"pool": spec.pool, "real": spec.real, "synthetic": spec.synthetic}
-        streams = dict(zip((*roles, *_STREAMS), np.random.default_rng(spec.seed).spawn(7), strict=True))
-        plans: dict[str, Plan] = {}
-        for role, path in roles.items():
-            if path is not None:
-                sample = spec.sample if role == "pool" else None
-                pinned = _pinned(run, role) is not None
-                plans[role] = _plan(run.folder(role), path, spec, sample, streams[role], pinned=pinned)
-        write_json(run.config, settings)
-        for role, plan in plans.items():
-            scan(run, role, plan, scorer, config_sha256, spec.workers, progress)
+    with lock_run(run.path):
+        begun = _begin(run, spec)
+        choice, embedder, scanned, plans = begun.choice, begun.embedder, begun.scanned, begun.plans
+        streams, config_sha256 = begun.streams, hash_json(scanned)
+        roles = {role: getattr(spec, role) for role in _ROLES}
+        missing = find_missing(
+            {role: (plan, run.folder(role) / "evidence") for role, plan in plans.items()}, config_sha256
+        )
+        if spec.merge and missing:
+            raise InputError(
+                f"--merge: got a run that lacks shards ({describe_shards(missing)}), allowed one whose parts are all "
+                "done; run the parts that hold them again, or leave out --merge to do them here"
+            )
+        with _engine(spec if missing else replace(spec, engine="local")) as engine:
+            for role, plan in plans.items():
+                scan(run, role, plan, begun.scorer, config_sha256, spec.workers, progress, engine=engine)
         with progress.stage("fitting the detector" if len(plans) > 1 else "looking for duplicates"):
             digests, scored = read_digests(run.evidence())
             references = drop_shared(
@@ -194,8 +199,8 @@ def audit_pool(
             generators=generators,
             references=references,
             sets=sets,
-            notes=tuple(filter(None, [note, *_notes(references, plans["pool"], known, learnt_pool)])),
-            settings=settings,
+            notes=tuple(filter(None, [begun.note, *_notes(references, plans["pool"], known, learnt_pool)])),
+            settings=begun.settings,
             weights_sha256=scanned["weights_sha256"],
             command=command,
             seconds=time.monotonic() - started,
@@ -219,6 +224,105 @@ def _write_calibration(run: RunFolder, audit: Audit, why: str | None) -> None:
         write_standing(run.calibration, standing, audit.plan.sha256)
 
 
+def read_part(spec: AuditSpec, *, progress: AbstractProgress | None = None) -> Progressed:
+    """What a part of a run did: it commits its shards, and writes no report.
+
+    Any number of parts may be at work on one run, in any order, on machines that share its folder.
+
+    Args:
+        spec: what to audit, the same for all parts but for `shards`.
+        progress: told of the items.
+
+    Raises:
+        InputError: as for `audit_pool`.
+    """
+    assert spec.shards is not None
+    progress = progress or Silence()
+    part = parse_part(spec.shards)
+    _check_call(spec)
+    run = RunFolder(spec.out)
+    run.path.mkdir(parents=True, exist_ok=True)
+    with lock_run(run.path, shared=True):
+        with take_turn(run.path):
+            begun = _begin(run, spec)
+        plans, config_sha256 = begun.plans, hash_json(begun.scanned)
+        mine = part.shards(plans)
+        with _engine(spec) as engine:
+            for role, plan in plans.items():
+                scan(
+                    *(run, role, plan, begun.scorer, config_sha256, spec.workers, progress),
+                    engine=engine,
+                    shards=mine[role],
+                )
+        missing = find_missing(
+            {role: (plan, run.folder(role) / "evidence") for role, plan in plans.items()}, config_sha256
+        )
+    items = {role: sum(plan.sizes[i] for i in mine[role]) for role, plan in plans.items()}
+    return Progressed(part, mine, items, missing)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run whose settings and plans are pinned."""
+
+    choice: Choice
+    embedder: str
+    note: str | None
+    scorer: Scorer
+    scanned: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    plans: Mapping[str, Plan]
+    streams: Mapping[str, np.random.Generator]
+
+
+def _begin(run: RunFolder, spec: AuditSpec) -> _Begun:
+    """Pins settings and plans, or finds them pinned by an earlier call."""
+    choice, wanted = choose_detector(spec.detector, _pinned(run, "embedder") or spec.embedder)
+    embedder, note = resolve_embedder(wanted)
+    scorer = Scorer(embedder)
+    scanned = scan_settings(scorer)
+    settings = _settings(spec, scanned)
+    _check_same(run, settings)
+    streams = dict[str, np.random.Generator](
+        zip((*_ROLES, *_STREAMS), np.random.default_rng(spec.seed).spawn(7), strict=True)
+    )
+    plans: dict[str, Plan] = {}
+    for role in _ROLES:
+        path = getattr(spec, role)
+        if path is not None:
+            sample = spec.sample if role == "pool" else None
+            pinned = _pinned(run, role) is not None
+            if spec.merge and not pinned:
+                raise InputError(
+                    f"--merge: got a run that has not begun to read {path!r}, allowed one whose parts are all done; "
+                    "run its parts, or leave out --merge to do them here"
+                )
+            plans[role] = _plan(run.folder(role), path, spec, sample, streams[role], pinned=pinned)
+    write_json(run.config, settings)
+    return _Begun(choice, embedder, note, scorer, scanned, settings, plans, streams)
+
+
+def _check_call(spec: AuditSpec) -> None:
+    check_spec(spec)
+    if spec.engine == "ray":
+        from poolproof.audit.ray_cluster import check_ray
+
+        check_ray(spec.ray_address)
+
+
+@contextlib.contextmanager
+def _engine(spec: AuditSpec) -> Iterator[Callable[..., None]]:
+    """What scores shards, for the length of the block."""
+    if spec.engine == "local":
+        yield run_shards
+        return
+    from poolproof.audit.ray_cluster import connect
+    from poolproof.audit.ray_engine import run_on_ray
+
+    with connect(spec.ray_address, spec.workers) as inherited:
+        yield functools.partial(run_on_ray, inherited=inherited)
+
+
 def scan(
     run: RunFolder,
     role: str,
@@ -227,15 +331,19 @@ def scan(
     config_sha256: str,
     workers: int | None,
     progress: AbstractProgress,
+    *,
+    engine: Callable[..., None] = run_shards,
+    shards: Collection[int] | None = None,
 ) -> None:
-    """Commits the evidence of every shard that has none yet."""
+    """Commits the evidence of every shard that has none yet, or of those among the given ones."""
     evidence = run.folder(role) / "evidence"
-    todo = unfinished(plan, evidence, config_sha256)
-    before = plan.n_items - sum(plan.sizes[i] for i in todo)
-    n_workers = workers if workers is not None else len(os.sched_getaffinity(0))
+    chosen = range(plan.n_shards) if shards is None else shards
+    n_items = sum(plan.sizes[i] for i in chosen)
+    todo = set(unfinished(plan, evidence, config_sha256)).intersection(chosen)
+    before = n_items - sum(plan.sizes[i] for i in todo)
     label = "reading the pool" if role == "pool" else f"reading the {role} reference"
-    with progress.items(label, plan.n_items, before) as tick:
-        run_shards(plan, scorer, evidence, config_sha256, workers=n_workers, tick=tick)
+    with progress.items(label, n_items, before) as tick:
+        engine(plan, scorer, evidence, config_sha256, workers=workers, tick=tick, shards=shards)
 
 
 def scan_settings(scorer: Scorer) -> dict[str, Any]:
@@ -252,8 +360,9 @@ def scan_settings(scorer: Scorer) -> dict[str, Any]:
 
 def _settings(spec: AuditSpec, scanned: Mapping[str, Any]) -> dict[str, Any]:
     values = asdict(spec) | dict(scanned)
-    del values["out"], values["workers"]
-    for role in ("pool", "real", "synthetic"):
+    for name in _CALL:
+        del values[name]
+    for role in _ROLES:
         if values[role] is not None and Path(values[role]).exists():
             values[role] = str(Path(values[role]).resolve())
     return values
@@ -340,22 +449,3 @@ def _notes(references: Mapping[str, Reference], plan: Plan, known: int, learnt_p
             )
     if plan.meta["n_ignored"]:
         yield f"{plan.meta['n_ignored']} files of the pool are not images and were not read"
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Holds the run for this process; two at once would do the work twice.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    import fcntl
-
-    with (folder / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another process is working on {str(folder)!r}; wait for it, or give another --out"
-            ) from error
-        yield

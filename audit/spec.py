@@ -12,6 +12,9 @@ from poolproof.errors import InputError
 MATCHES: Final = ("auto", "always", "never")
 """When the share is estimated once more on files made alike."""
 
+ENGINES: Final = ("local", "ray")
+"""Where shards are scored."""
+
 
 @dataclass(frozen=True)
 class AuditSpec:
@@ -28,7 +31,11 @@ class AuditSpec:
             tell the references apart, or are of other kinds than the pool's), `always` or `never`.
         sample: audit so many items, drawn uniformly; None for all.
         level: confidence level of the interval, in (0, 1).
-        workers: processes; 0 for this one, None for one a core.
+        workers: processes; 0 for this one, None for one a core, or for all that a cluster has.
+        engine: where shards are scored: `local` or `ray`.
+        ray_address: HOST:PORT of a cluster's head or `auto`; None starts Ray on this machine.
+        shards: `I/N`: do the I-th of N parts of the reading alone, and no report; see `parts.py`.
+        merge: report on what parts have read; refuse where a shard is not done.
         shard_size: items a shard; None for a size that suits the pool.
         seed: of the sample, the folds and the subsamples.
     """
@@ -43,6 +50,10 @@ class AuditSpec:
     sample: int | None = None
     level: float = 0.95
     workers: int | None = None
+    engine: str = "local"
+    ray_address: str | None = None
+    shards: str | None = None
+    merge: bool = False
     shard_size: int | None = None
     seed: int = 0
 
@@ -53,6 +64,7 @@ def check_spec(spec: AuditSpec) -> None:
         raise InputError(f"--level is {spec.level}; it must lie between 0 and 1, for example 0.95")
     if spec.workers is not None and spec.workers < 0:
         raise InputError(f"--workers is {spec.workers}; it must be 0 or more")
+    _check_engine(spec)
     if spec.match not in MATCHES:
         raise InputError(f"--match is {spec.match!r}; it must be {', '.join(MATCHES)}")
     if spec.seed < 0:
@@ -70,4 +82,21 @@ def check_spec(spec: AuditSpec) -> None:
     if os.path.realpath(spec.out) in real_paths.values():
         raise InputError(
             f"--out is {str(spec.out)!r}, an input; nothing is written there, give another folder"
+        )
+
+
+def _check_engine(spec: AuditSpec) -> None:
+    if spec.engine not in ENGINES:
+        raise InputError(f"--engine: got {spec.engine!r}, allowed {', '.join(ENGINES)}; choose one")
+    if spec.ray_address is not None and spec.engine != "ray":
+        raise InputError(
+            f"--ray-address: got {spec.ray_address!r}, allowed with --engine ray alone; add it, or leave this out"
+        )
+    if spec.workers == 0 and spec.engine == "ray":
+        raise InputError(
+            "--workers: got 0, allowed 1 or more with --engine ray; leave it out for all there are"
+        )
+    if spec.merge and spec.shards is not None:
+        raise InputError(
+            f"--shards: got {spec.shards!r} with --merge, allowed one of them; read the parts first, then merge"
         )

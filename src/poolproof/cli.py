@@ -24,6 +24,8 @@ from poolproof.errors import InputError, MissingExtra, UnreliableEstimate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from poolproof.audit.parts import Progressed
+
 EXIT_TOOL, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
@@ -111,6 +113,25 @@ def audit(
     workers: Annotated[
         int | None, typer.Option(help="Processes. [default: one a core]", show_default=False)
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="ENGINE", help="Where items are read: local, or ray for a Ray cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDR", help="HOST:PORT of a cluster's head, or auto. [default: Ray on this machine]"
+        ),
+    ] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Read the I-th of N parts alone and write no report, as one job of an array."
+        ),
+    ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option("--merge", help="Report on what the parts have read; refuse where one is not done."),
+    ] = False,
     shard_size: Annotated[
         int | None, typer.Option(help="Items committed together. [default: by pool size]", show_default=False)
     ] = None,
@@ -127,7 +148,7 @@ def audit(
     """
     from poolproof.audit.gate import parse_gate
     from poolproof.audit.progress import choose_progress
-    from poolproof.audit.run import audit_pool
+    from poolproof.audit.run import audit_pool, read_part
     from poolproof.audit.spec import AuditSpec
 
     gates = [parse_gate(text) for text in fail_if or []]
@@ -143,9 +164,20 @@ def audit(
         sample=sample,
         level=level,
         workers=workers,
+        engine=engine,
+        ray_address=ray_address,
+        shards=shards,
+        merge=merge,
         shard_size=shard_size,
         seed=seed,
     )
+    if shards is not None:
+        if gates:
+            raise InputError(
+                "--fail-if: got a condition with --shards, allowed where a report is written; give it with --merge"
+            )
+        _print_part(read_part(spec, progress=choose_progress(quiet=quiet)), out)
+        return
     result = audit_pool(
         spec, command=shlex.join(["poolproof", *sys.argv[1:]]), progress=choose_progress(quiet=quiet)
     )
@@ -302,6 +334,23 @@ def _print_audit(report: dict[str, Any], out: Path) -> None:
     for note in report["notes"]:
         typer.echo(f"note        {note}")
     typer.echo(f"report      {out / 'report.html'}")
+
+
+def _print_part(done: Progressed, out: Path) -> None:
+    counts = ", ".join(
+        f"{len(shards)} shards of {done.items[role]} items of the {role if role == 'pool' else f'{role} reference'}"
+        for role, shards in done.shards.items()
+    )
+    typer.echo(f"part        {done.part.number} of {done.part.of}: {counts}")
+    if done.missing:
+        n = sum(map(len, done.missing.values()))
+        typer.echo(
+            f"left        {n} shards of other parts; when they are done, the same command with --merge reports"
+        )
+    else:
+        typer.echo(
+            f"left        nothing; the same command with --merge in place of --shards reports on {out}"
+        )
 
 
 def _check_lines(checks: dict[str, Any]) -> list[str]:
