@@ -16,6 +16,9 @@ from poolproof.errors import InputError
 
 _NAME: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
+_BATCH: Final = 64
+"""Rows taken at a time with all their columns."""
+
 
 @final
 @dataclass(frozen=True)
@@ -37,12 +40,11 @@ class DatasetReader(AbstractReader):
     def read(self, refs: Sequence[ItemRef]) -> Iterator[bytes | Unread]:
         """Each row's encoded image."""
         try:
-            dataset = _load_build(self.root, self.name) if self.name else _load_saved(self.root)
-            rows = _undecoded(dataset, self.column)
+            rows = _undecoded(self.load(), self.column)
         except InputError as error:
             yield from (Unread("missing", f"no-dataset: {one_line(error)}") for _ in refs)
             return
-        within = (self.root, *_cache_folders()) if self.name else (self.root,)
+        within = self._within()
         for ref in refs:
             try:
                 value = rows[ref.offset][self.column]
@@ -55,6 +57,35 @@ class DatasetReader(AbstractReader):
         """Nothing: a row's other columns stay in the data set."""
         del ref
         return {}
+
+    def load(self) -> Any:
+        """The data set, opened by the library.
+
+        Raises:
+            InputError: it is not there any more.
+        """
+        return _load_build(self.root, self.name) if self.name else _load_saved(self.root)
+
+    def rows(self, dataset: Any, refs: Sequence[ItemRef]) -> Iterator[tuple[pa.Table, list[bytes | Unread]]]:
+        """All columns of the rows as stored, a few at a time, and their images.
+
+        Args:
+            dataset: from `load`, which takes longer than some rows.
+            refs: of the rows.
+
+        Raises:
+            pyarrow.ArrowException, OSError, IndexError: its files are damaged, or hold fewer rows.
+        """
+        within = self._within()
+        stored = dataset.with_format("arrow")
+        for start in range(0, len(refs), _BATCH):
+            table = stored[[ref.offset for ref in refs[start : start + _BATCH]]]
+            table = table.cast(dataset.features.arrow_schema)
+            cells = table.column(self.column)
+            yield table, [image_bytes(cells[i].as_py(), self.root, *within) for i in range(table.num_rows)]
+
+    def _within(self) -> tuple[Path, ...]:
+        return (self.root, *_cache_folders()) if self.name else (self.root,)
 
 
 def list_saved(root: Path) -> Pool:

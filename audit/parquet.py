@@ -53,6 +53,39 @@ class ParquetReader(AbstractReader):
         del ref
         return {}
 
+    def schema(self, source: str) -> pa.Schema:
+        """All columns of a file, with what else its writer noted."""
+        with _open_parquet(self.root / path_of(source)) as file:
+            return file.schema_arrow
+
+    def rows(self, refs: Sequence[ItemRef]) -> Iterator[tuple[pa.Table, list[bytes | Unread]]]:
+        """All columns of the rows, a few at a time, and their images; references to one file must ascend.
+
+        Raises:
+            pyarrow.ArrowException, OSError: a file, or a page of any column, cannot be read.
+        """
+        for source, run in itertools.groupby(refs, key=lambda ref: ref.source):
+            path = self.root / path_of(source)
+            with _open_parquet(path) as file:
+                for group, start, inside in _by_group(file, [ref.offset for ref in run]):
+                    for table in _take_rows(file, group, start, inside):
+                        cells = table.column(self.column)
+                        values = [_value(cells, i) for i in range(table.num_rows)]
+                        yield (
+                            table,
+                            [
+                                value
+                                if isinstance(value, Unread)
+                                else image_bytes(value, path.parent, self.root)
+                                for value in values
+                            ],
+                        )
+
+    def values(self, column: str, refs: Sequence[ItemRef]) -> Iterator[Any]:
+        """One column's value in each row, `Unread` where it cannot be had; references to one file must ascend."""
+        for source, run in itertools.groupby(refs, key=lambda ref: ref.source):
+            yield from _read_rows(self.root / path_of(source), column, [ref.offset for ref in run])
+
 
 def list_parquet(root: Path) -> Pool:
     """The pool of one Parquet file or a folder of them: only footers and key columns are read.
@@ -255,7 +288,19 @@ def _read_group(file: pq.ParquetFile, group: int, start: int, column: str, rows:
     yield from itertools.repeat(Unread("unreadable", reason), len(rows) - n_read)
 
 
-def _value(column: pa.Array, index: int) -> Any:
+def _take_rows(file: pq.ParquetFile, group: int, start: int, rows: list[int]) -> Iterator[pa.Table]:
+    """All columns of some rows of one row group, batch by batch."""
+    wanted, position = np.array(rows), start
+    for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group]):
+        first, last = np.searchsorted(wanted, (position, position + batch.num_rows))
+        if first < last:
+            yield pa.Table.from_batches([batch]).take(pa.array(wanted[first:last] - position))
+        position += batch.num_rows
+        if last == len(wanted):
+            return
+
+
+def _value(column: pa.Array | pa.ChunkedArray, index: int) -> Any:
     try:
         return column[index].as_py()
     except UnicodeDecodeError as error:

@@ -7,7 +7,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final, final
 
@@ -24,15 +24,24 @@ _PADDING: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Member:
-    """One file inside a tar: its ending (from the first dot of its name), offset of its data, size."""
+    """One file inside a tar: its ending (from the first dot of its name), offset of its data, size.
+
+    Attributes:
+        name: all of it as the tar has it, bytes that are not UTF-8 as surrogates.
+        index: its place among the members of the tar.
+    """
 
     ending: str
     offset: int
     n_bytes: int
+    name: str = ""
+    index: int = -1
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
+    """An item of a tar: its key, the member that is the image, and the others that belong to it."""
+
     key: str
     image: Member
     beside: tuple[Member, ...] = ()
@@ -63,6 +72,15 @@ class TarReader(AbstractReader):
         read = zip(sample.beside, _read_members(self.root, beside), strict=True)
         return {member.ending: data for member, data in read if isinstance(data, bytes)}
 
+    def samples(self, source: str) -> list[Sample]:
+        """All items of one tar, read from its headers."""
+        samples, _ = _index(self.root / path_of(source))
+        return samples
+
+    def read_members(self, source: str, members: Sequence[Member]) -> Iterator[bytes | Unread]:
+        """The bytes of members of one tar."""
+        return _read_members(self.root, [ItemRef(0, "", source, m.offset, m.n_bytes) for m in members])
+
 
 def list_tars(root: Path) -> Pool:
     """The pool of one tar or a folder of tars: samples that hold an image, in the order of their members.
@@ -73,7 +91,7 @@ def list_tars(root: Path) -> Pool:
     an item is known by source, key and offset.
     """
     folder = root.parent if root.is_file() else root
-    rows: list[tuple[str, int, _Sample]] = []
+    rows: list[tuple[str, int, Sample]] = []
     n_ignored = 0
     for group, tar in enumerate(find_files(root, ".tar")):
         samples, n_lone = _index(folder / tar)
@@ -131,7 +149,7 @@ def _read_member(tar: BinaryIO, ref: ItemRef) -> bytes | Unread:
         return Unread("unreadable", f"read-error: {one_line(error)}")
 
 
-def _index(path: Path) -> tuple[list[_Sample], int]:
+def _index(path: Path) -> tuple[list[Sample], int]:
     """The samples of one tar, and the number of members that are not the image of one.
 
     A tar that is damaged or ends in the middle gives the samples whose headers could be read, and one more
@@ -139,7 +157,7 @@ def _index(path: Path) -> tuple[list[_Sample], int]:
     """
     opened = _open_tar(path)
     if isinstance(opened, Unread):
-        return [_Sample(readable(path.name), Member("", 0, -1))], 0
+        return [Sample(readable(path.name), Member("", 0, -1))], 0
     with opened:
         members, n_members, complete = _read_headers(opened)
         n_bytes = opened.seek(0, os.SEEK_END)
@@ -148,7 +166,7 @@ def _index(path: Path) -> tuple[list[_Sample], int]:
     n_lone = n_members - len(samples)
     cut_inside = any(s.image.offset + s.image.n_bytes > n_bytes for s in samples)
     if not complete and not cut_inside:
-        samples.append(_Sample(readable(path.name), Member("", n_bytes, -1)))
+        samples.append(Sample(readable(path.name), Member("", n_bytes, -1)))
     return samples, n_lone
 
 
@@ -169,12 +187,14 @@ def _read_headers(handle: BinaryIO) -> tuple[dict[str, list[Member]], int, bool]
                 n_members += 1
                 key, ending = _split_name(info.name)
                 if info.isreg() and not info.issparse():
-                    members.setdefault(key, []).append(Member(ending, info.offset_data, info.size))
+                    own = Member(ending, info.offset_data, info.size, info.name, n_members)
+                    members.setdefault(key, []).append(own)
                 elif info.islnk():  # tar stores a file that has two names once
                     linked, its_ending = _split_name(info.linkname)
                     target = next((m for m in members.get(linked, ()) if m.ending == its_ending), None)
                     if target is not None:
-                        members.setdefault(key, []).append(Member(ending, target.offset, target.n_bytes))
+                        own = Member(ending, target.offset, target.n_bytes, info.name, n_members)
+                        members.setdefault(key, []).append(own)
             return members, n_members, _ends_well(handle, tar.offset)
     except Exception:  # a hostile header makes the parser raise anything, up to MemoryError
         return members, n_members, False
@@ -187,7 +207,7 @@ def _ends_well(handle: BinaryIO, offset: int) -> bool:
     return len(rest) >= _BLOCK and not rest.strip(b"\0")
 
 
-def _samples(key: str, parts: Sequence[Member]) -> Iterator[_Sample]:
+def _samples(key: str, parts: Sequence[Member]) -> Iterator[Sample]:
     """The items among the members with one key: as a rule one, the first with a plain image ending."""
     images = [m for m in parts if is_image_name(f"x{m.ending}")]
     stem = key.rpartition("/")[2]
@@ -198,13 +218,13 @@ def _samples(key: str, parts: Sequence[Member]) -> Iterator[_Sample]:
         for member in images:
             name = member.ending.rpartition(".")[0]
             own = (m for m in parts if m not in images and m.ending.startswith(f"{name}."))
-            beside = tuple(Member(m.ending[len(name) :], m.offset, m.n_bytes) for m in own)
-            yield _Sample(readable(key + name), member, beside)
+            beside = tuple(replace(m, ending=m.ending[len(name) :]) for m in own)
+            yield Sample(readable(key + name), member, beside)
         return
     chosen = [m for m in plain if m.ending == plain[0].ending]  # more than one: the name occurs again
     beside = tuple(m for m in parts if m not in chosen)
     for member in chosen:
-        yield _Sample(readable(key), member, beside)
+        yield Sample(readable(key), member, beside)
 
 
 def _split_name(name: str) -> tuple[str, str]:
