@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -256,20 +257,17 @@ def _check_spec(spec: FilterSpec, plan: Plan) -> str:
 def _check_apart(out: Path, plan: Plan, run: RunFolder) -> None:
     """Fails where the output would lie in the pool, or the pool or the run in the output."""
     root, target = Path(plan.meta["reader"]["root"]).resolve(), out.resolve()
-    single = _pool_file(plan, root)
-    inside = target.is_relative_to(root) and single is None
+    inside = target.is_relative_to(root) and not _is_file(run)
     if inside or root.is_relative_to(target) or run.path.resolve().is_relative_to(target):
         raise InputError(
             f"--out {str(out)!r} lies in the audited pool, or holds it or its run; give another folder"
         )
 
 
-def _pool_file(plan: Plan, root: Path) -> Path | None:
-    """The file that is the pool, where it is no folder: its folder may hold anything."""
-    if plan.n_pool == 1 or plan.meta["reader"]["kind"] in ("webdataset", "parquet"):
-        sources = {ref.source for ref in plan.shard(0).refs}
-        return root / sources.pop() if len(sources) == 1 else None
-    return None
+def _is_file(run: RunFolder) -> bool:
+    """Whether the pool is a file: its folder may hold anything, the output too."""
+    audited = str(_read_json(run.config).get("pool", ""))
+    return Path(audited).is_file() or Path(audited.partition(":")[2] or os.curdir).is_file()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -115,6 +115,8 @@ def hold(out: Path, identity: Mapping[str, Any]) -> Iterator[Place]:
     try:
         if out.is_symlink():
             raise InputError(f"--out {str(out)!r} is a link; give the folder itself")
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out is {str(out)!r}, a file; give a folder")
         found = sorted(os.listdir(out)) if out.exists() else []
         place = Place(out)
         begun = _begun(place)

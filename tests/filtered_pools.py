@@ -157,6 +157,19 @@ def all_items(pool: Pool) -> list[tuple[str, bytes]]:
     return kept_items(pool, lambda ref: True)
 
 
+def load_saved(folder: Path) -> Any:
+    """The data set in a folder, with the library's bars switched off."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets.load_from_disk(str(folder))
+
+
+def stored_rows(dataset: Any) -> list[dict[str, Any]]:
+    """The rows of a data set as they are stored, nothing decoded."""
+    return dataset.with_format("arrow")[:].to_pylist()
+
+
 def contents(folder: Path) -> dict[str, str]:
     """The digest of every file below a folder, by its path."""
     return {

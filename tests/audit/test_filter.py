@@ -24,6 +24,8 @@ from filtered_pools import (
     every_other,
     images,
     kept_items,
+    load_saved,
+    stored_rows,
     uid,
     write_kind,
 )
@@ -32,7 +34,6 @@ from poolproof.audit.filter import FORMATS, FilterSpec, filter_pool, listed
 from poolproof.audit.pool import Pool, open_pool
 from poolproof.audit.write_place import FilterError, Place
 from poolproof.errors import InputError
-
 
 SLOW_STOPS = (
     ("folder", "webdataset"),
@@ -107,12 +108,10 @@ def test_captions_become_columns(tmp_path: Path, kind: str, name: str) -> None:
     """Files beside the image become columns of its row."""
     run, decision = decide(write_kind(tmp_path, kind), tmp_path)
     filter_pool(run, decision, FilterSpec(tmp_path / "out", format=name))
-    import datasets
-
     if name == "parquet":
         rows = pq.read_table(tmp_path / "out" / "pool" / "00000000.parquet").to_pylist()
     else:
-        rows = datasets.load_from_disk(str(tmp_path / "out" / "pool")).with_format("arrow")[:].to_pylist()
+        rows = stored_rows(load_saved(tmp_path / "out" / "pool"))
     place = {data: i for i, data in enumerate(images(10))}
     for row in rows:
         i = place[row["image"]["bytes"]]
@@ -310,7 +309,7 @@ def test_a_changed_item_stops(tmp_path: Path, kind: str, name: str) -> None:
     assert at > 0
     data[at + 5] ^= 255
     target.write_bytes(bytes(data))
-    with pytest.raises(InputError, match="the pool changed since the audit: '.*' .*; audit it again"):
+    with pytest.raises(InputError, match=r"the pool changed since the audit: '.*' .*; audit it again"):
         filter_pool(run, decision, FilterSpec(tmp_path / "out", format=name))
     assert not (tmp_path / "out" / "filter.json").exists()
 
@@ -353,7 +352,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(
-            FilterError, match="no space left on the device of .*; free some, the same command continues"
+            FilterError, match=r"no space left on the device of .*; free some, the same command continues"
         ):
             filter_pool(run, decision, spec)
     finals = contents(spec.out / "pool")

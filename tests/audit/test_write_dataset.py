@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from filtered_pools import all_items, decide, images, kept_items, write_kind
+from filtered_pools import all_items, decide, images, kept_items, load_saved, stored_rows, write_kind
 
 from poolproof.audit.filter import FilterSpec, filter_pool
 from poolproof.audit.pool import open_pool
@@ -17,23 +17,18 @@ from poolproof.errors import InputError
 
 def load(out: Path) -> Any:
     """The data set that was written."""
-    import datasets
-
-    return datasets.load_from_disk(str(out / "pool"))
+    return load_saved(out / "pool")
 
 
 def test_columns_and_features_stay(tmp_path: Path) -> None:
     """The output is `select` of the kept rows: same features, same stored values."""
-    import datasets
-
-    datasets.disable_progress_bars()
     pool = write_kind(tmp_path, "dataset")
     run, decision = decide(pool, tmp_path)
     filter_pool(run, decision, FilterSpec(tmp_path / "out", shard_items=2))
-    before, after = datasets.load_from_disk(str(pool)), load(tmp_path / "out")
+    before, after = load_saved(pool), load(tmp_path / "out")
     selected = before.select(range(0, 10, 2))
     assert after.features == before.features
-    assert after.with_format("arrow")[:].to_pylist() == selected.with_format("arrow")[:].to_pylist()
+    assert stored_rows(after) == stored_rows(selected)
     assert after[0]["image"].size == (8, 8)
     assert len(list((tmp_path / "out" / "pool").glob("data-*-of-00003.arrow"))) == 3
 
@@ -47,11 +42,11 @@ def test_damaged_images_are_never_decoded(tmp_path: Path) -> None:
     cells = [{"bytes": b"no image %d" % i, "path": f"dir/{i}.jpg"} for i in range(4)]
     table = pa.table({"image": cells, "label": [0, 1, 0, 1]}).cast(features.arrow_schema)
     datasets.Dataset(table).save_to_disk(str(tmp_path / "pool"))
-    stored = datasets.load_from_disk(str(tmp_path / "pool")).with_format("arrow")[:].to_pylist()
+    stored = stored_rows(load_saved(tmp_path / "pool"))
     run, decision = decide(tmp_path / "pool", tmp_path)
     filter_pool(run, decision, FilterSpec(tmp_path / "out"))
     after = load(tmp_path / "out")
-    rows = after.with_format("arrow")[:].to_pylist()
+    rows = stored_rows(after)
     assert [row["image"] for row in rows] == [stored[0]["image"], stored[2]["image"]]
     assert after.features["label"] == features["label"]
     assert [row["key"] for row in rows] == ["row-00000000", "row-00000002"]
@@ -74,5 +69,5 @@ def test_parquet_files_with_different_columns(tmp_path: Path) -> None:
         pa.table({"image": data[2:], "key": ["c", "d"], "n": ["x", "y"]}), tmp_path / "pool" / "2.parquet"
     )
     run, decision = decide(tmp_path / "pool", tmp_path / "second")
-    with pytest.raises(InputError, match="differ in their columns .*; use the format parquet"):
+    with pytest.raises(InputError, match=r"differ in their columns .*; use the format parquet"):
         filter_pool(run, decision, FilterSpec(tmp_path / "second" / "out", format="dataset"))

@@ -177,5 +177,6 @@ def test_the_pool_is_one_image(tmp_path: Path) -> None:
     """A pool of one file is written without what lies beside it by chance."""
     folder = write_images(tmp_path / "data", ["one.jpg", "other.jpg"])
     run, decision = decide(folder / "one.jpg", tmp_path, keep=keep_all)
+    run.config.write_text(json.dumps({"pool": str(folder / "one.jpg")}))
     filter_pool(run, decision, FilterSpec(folder / "out"))
     assert list(contents(folder / "out" / "pool")) == ["one.jpg"]

@@ -136,7 +136,9 @@ def test_what_hugging_face_reads(tmp_path: Path) -> None:
     pool = write_kind(tmp_path, "webdataset")
     run, decision = decide(pool, tmp_path)
     filter_pool(run, decision, FilterSpec(tmp_path / "out", format="parquet"))
-    loaded = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    loaded: Any = datasets.load_dataset(
+        str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert isinstance(loaded.features["image"], datasets.Image)
     undecoded = loaded.cast_column("image", datasets.Image(decode=False))
     assert [row["image"]["bytes"] for row in undecoded] == [data for _, data in kept_items(open_pool(pool))]
@@ -169,7 +171,7 @@ def test_a_damaged_page_of_another_column(tmp_path: Path) -> None:
     raw = bytearray(pool.read_bytes())
     raw[chunk.data_page_offset : chunk.data_page_offset + 12] = b"\xff" * 12
     pool.write_bytes(bytes(raw))
-    with pytest.raises(InputError, match="the pool changed since the audit: 'k0' .*; audit it again"):
+    with pytest.raises(InputError, match=r"the pool changed since the audit: 'k0' .*; audit it again"):
         filter_pool(run, decision, FilterSpec(tmp_path / "out"))
 
 
