@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import multiprocessing
 import os
@@ -17,13 +16,15 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.plan import Plan
 from poolproof.audit.progress import Tick
 from poolproof.audit.score import Progress, Scorer, score_shard
-from poolproof.files import hash_file, replace_file, write_json
+from poolproof.errors import Stopped
+from poolproof.files import hash_file, replace_file, sweep_folder, tell_failure, write_json
 from poolproof.processes import die_with_parent
 
 ITEM_SECONDS: Final = 120.0
@@ -35,12 +36,12 @@ ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_N
 _POLL_SECONDS: Final = 0.1
 
 
-class EngineError(RuntimeError):
+class EngineError(Stopped):
     """The engine could not go on; what was finished stays, and the same command continues."""
 
 
 class WorkerError(RuntimeError):
-    """A bug or a full disk in a worker; carries the worker's traceback."""
+    """A bug in a worker; carries the worker's traceback."""
 
 
 @dataclass
@@ -90,16 +91,7 @@ def commit_shard(
     part = part_path(evidence, index)
     with replace_file(part) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    statuses = Counter(table.column("status").to_pylist())
-    marker = {
-        "shard": index,
-        "items": table.num_rows,
-        "status": {status: statuses[status] for status in STATUSES},
-        "sha256": hash_file(part),
-        "plan_sha256": plan.sha256,
-        "config_sha256": config_sha256,
-    }
-    write_json(done_path(evidence, index), marker)
+    write_json(done_path(evidence, index), _describe_part(plan, index, table, hash_file(part), config_sha256))
 
 
 def try_shard(
@@ -116,11 +108,32 @@ def try_shard(
     try:
         commit_shard(plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress)
     except OSError as error:
-        full = error.errno == errno.ENOSPC
-        return f"no space left on the device of {evidence}" if full else traceback.format_exc()
+        return traceback.format_exc() if error.errno is None else tell_failure(error, evidence)
     except BaseException:  # it goes to the driver, which raises it with this traceback
         return traceback.format_exc()
     return None
+
+
+def failed(failure: str) -> RuntimeError:
+    """What the driver raises for a worker's failure: a bug keeps its traceback, what can be mended is one line."""
+    return WorkerError(failure) if failure.startswith("Traceback") else EngineError(failure)
+
+
+def distrust(plan: Plan, evidence: Path) -> list[int]:
+    """Shards whose evidence is not what was written. Their markers are removed, so that they are read again."""
+    damaged = []
+    for index in range(plan.n_shards):
+        marker, part = _read_marker(evidence, index), part_path(evidence, index)
+        if marker is None or not part.is_file():
+            continue
+        sha256 = hash_file(part)
+        if sha256 == marker.get("sha256"):
+            table = pq.read_table(part, columns=["status"])
+            if marker == _describe_part(plan, index, table, sha256, marker.get("config_sha256")):
+                continue
+        done_path(evidence, index).unlink()
+        damaged.append(index)
+    return damaged
 
 
 def unfinished(plan: Plan, evidence: Path, config_sha256: str) -> list[int]:
@@ -151,8 +164,8 @@ def run_shards(
         shards: those to do, while other processes may do others; None for all.
 
     Raises:
-        WorkerError: a worker met a bug or a full disk.
-        EngineError: workers die without having touched an item.
+        WorkerError: a worker met a bug.
+        EngineError: a worker met a full disk, or workers die without having touched an item.
     """
     evidence.mkdir(parents=True, exist_ok=True)
     if shards is None:
@@ -173,7 +186,8 @@ def run_shards(
 
 def sweep(evidence: Path) -> None:
     """Removes what killed workers left behind; nobody else may be at work in the folder."""
-    for leftover in (*evidence.glob(".*.tmp"), *evidence.glob(".*.row")):
+    sweep_folder(evidence)
+    for leftover in evidence.glob(".*.row"):
         leftover.unlink(missing_ok=True)
 
 
@@ -251,7 +265,7 @@ class _Crew:
         except (EOFError, OSError):
             return self._bury(worker)
         if failure is not None:
-            raise WorkerError(failure)
+            raise failed(failure)
         if worker.shard is not None:
             self.n_done += self.plan.sizes[worker.shard]
         self._assign(worker)
@@ -339,9 +353,32 @@ def _cause(code: int | None) -> str:
 
 
 def _is_done(plan: Plan, index: int, evidence: Path, config_sha256: str) -> bool:
-    try:
-        marker = json.loads(done_path(evidence, index).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+    marker = _read_marker(evidence, index)
+    if marker is None:
         return False
     same = marker.get("plan_sha256") == plan.sha256 and marker.get("config_sha256") == config_sha256
     return same and part_path(evidence, index).is_file()
+
+
+def _describe_part(
+    plan: Plan, index: int, table: pa.Table, sha256: str, config_sha256: str | None
+) -> dict[str, Any]:
+    """What a shard's marker says."""
+    statuses = Counter(table.column("status").to_pylist())
+    return {
+        "shard": index,
+        "items": table.num_rows,
+        "status": {status: statuses[status] for status in STATUSES},
+        "sha256": sha256,
+        "plan_sha256": plan.sha256,
+        "config_sha256": config_sha256,
+    }
+
+
+def _read_marker(evidence: Path, index: int) -> dict[str, Any] | None:
+    """A shard's marker, None where there is none or it is damaged."""
+    try:
+        marker = json.loads(done_path(evidence, index).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return marker if isinstance(marker, dict) else None

@@ -23,6 +23,7 @@ from poolproof.audit.engine import (
     Deaths,
     EngineError,
     WorkerError,
+    failed,
     sweep,
     try_shard,
     unfinished,
@@ -70,8 +71,9 @@ def run_on_ray(
             started with it, which takes some seconds.
 
     Raises:
-        WorkerError: a worker met a bug, a full disk, or does not see the folders.
-        EngineError: workers or nodes die without having touched an item.
+        WorkerError: a worker met a bug.
+        EngineError: a worker met a full disk or does not see the folders, or workers or nodes die without having
+            touched an item.
     """
     evidence.mkdir(parents=True, exist_ok=True)
     if shards is None:
@@ -199,7 +201,7 @@ class _Driver:
         else:
             self.free.append(lane)
             if failure is not None:
-                raise WorkerError(failure)
+                raise failed(str(failure))
             self.n_done += self.job.plan.sizes[shard]
             return
         position_path(self.job.evidence, shard).unlink(missing_ok=True)

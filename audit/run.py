@@ -15,7 +15,7 @@ import numpy as np
 
 from poolproof.audit.calibration import Choice, calibrate, choose_detector
 from poolproof.audit.checking import Checker, check_transfer
-from poolproof.audit.engine import run_shards, unfinished
+from poolproof.audit.engine import distrust, run_shards, unfinished
 from poolproof.audit.estimate import estimate_share, take_standing
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.known import drop_learnt, fitted_digests
@@ -42,7 +42,7 @@ from poolproof.detectors.detector import AbstractDetector
 from poolproof.detectors.embed import find_weights, resolve_embedder
 from poolproof.detectors.forensic import FORENSIC_NAME
 from poolproof.errors import InputError
-from poolproof.files import hash_file, hash_json, write_json
+from poolproof.files import hash_file, hash_json, sweep_folder, write_json
 from poolproof.watermark.dwt import VARIANTS
 
 _STREAMS: Final = ("folds", "sets", "checks", "transfer")
@@ -90,8 +90,19 @@ class RunFolder:
         return self.path if role == "pool" else self.path / "references" / role
 
     def plan(self, role: str = "pool") -> Plan:
-        """The pinned plan of the pool or of a reference."""
-        return read_plan(self.folder(role) / "plan.parquet")
+        """The pinned plan of the pool or of a reference.
+
+        Raises:
+            InputError: there is none, or it is not the one that the run began with.
+        """
+        plan = read_plan(self.folder(role) / "plan.parquet")
+        pinned = self.settings().get("plans", {}).get(role) if self.config.is_file() else None
+        if pinned not in (None, plan.sha256):
+            raise InputError(
+                f"plan {str(plan.path)!r} is not the one that the run began with (hash differs); "
+                "remove the run and start it again"
+            )
+        return plan
 
     def evidence(self, role: str = "pool") -> Evidence:
         """The evidence of the pool or of a reference."""
@@ -138,10 +149,14 @@ def audit_pool(
     run = RunFolder(spec.out)
     run.path.mkdir(parents=True, exist_ok=True)
     with lock_run(run.path):
+        for folder in (run.path, *map(run.folder, ("real", "synthetic"))):
+            sweep_folder(folder)
         begun = _begin(run, spec)
         choice, embedder, scanned, plans = begun.choice, begun.embedder, begun.scanned, begun.plans
         streams, config_sha256 = begun.streams, hash_json(scanned)
         roles = {role: getattr(spec, role) for role in _ROLES}
+        for role, plan in plans.items():
+            distrust(plan, run.folder(role) / "evidence")
         missing = find_missing(
             {role: (plan, run.folder(role) / "evidence") for role, plan in plans.items()}, config_sha256
         )
@@ -207,6 +222,9 @@ def audit_pool(
         )
         report = summarise(audit)
         _write_calibration(run, audit, why)
+        report["manifest"]["files"] = {
+            file.name: hash_file(file) for file in (run.items, run.calibration) if file.is_file()
+        }
         write_json(run.report, report)
     return report
 
@@ -277,8 +295,12 @@ class _Begun:
 
 def _begin(run: RunFolder, spec: AuditSpec) -> _Begun:
     """Pins settings and plans, or finds them pinned by an earlier call."""
-    choice, wanted = choose_detector(spec.detector, _pinned(run, "embedder") or spec.embedder)
+    choice, wanted = choose_detector(spec.detector, spec.embedder)
     embedder, note = resolve_embedder(wanted)
+    pinned = _pinned(run, "embedder")
+    if pinned not in (None, embedder):
+        choice, wanted = choose_detector(spec.detector, pinned)
+        embedder, note = resolve_embedder(wanted)
     scorer = Scorer(embedder)
     scanned = scan_settings(scorer)
     settings = _settings(spec, scanned)
@@ -297,8 +319,11 @@ def _begin(run: RunFolder, spec: AuditSpec) -> _Begun:
                     f"--merge: got a run that has not begun to read {path!r}, allowed one whose parts are all done; "
                     "run its parts, or leave out --merge to do them here"
                 )
-            plans[role] = _plan(run.folder(role), path, spec, sample, streams[role], pinned=pinned)
-    write_json(run.config, settings)
+            plans[role] = _plan(run, role, path, spec, sample, streams[role], pinned=pinned)
+    pinned = {role: plan.sha256 for role, plan in plans.items()}
+    if run.config.is_file():
+        pinned = run.settings().get("plans", {}) | pinned
+    write_json(run.config, settings | {"plans": pinned})
     return _Begun(choice, embedder, note, scorer, scanned, settings, plans, streams)
 
 
@@ -346,6 +371,10 @@ def scan(
         engine(plan, scorer, evidence, config_sha256, workers=workers, tick=tick, shards=shards)
 
 
+SCANNED: Final = ("embedder", "weights_sha256", "forensic", "payloads", "variants")
+"""Settings that the evidence depends on."""
+
+
 def scan_settings(scorer: Scorer) -> dict[str, Any]:
     """What the evidence of an item depends on, apart from its bytes."""
     weights = find_weights(scorer.embedder)
@@ -388,15 +417,23 @@ def _check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
 
 
 def _plan(
-    folder: Path, path: str, spec: AuditSpec, sample: int | None, rng: np.random.Generator, *, pinned: bool
+    run: RunFolder,
+    role: str,
+    path: str,
+    spec: AuditSpec,
+    sample: int | None,
+    rng: np.random.Generator,
+    *,
+    pinned: bool,
 ) -> Plan:
     """The pinned plan where the run's settings name its pool, else a new one.
 
     A call that failed before the settings were written may have left the plan of another pool.
     """
+    folder = run.folder(role)
     file = folder / "plan.parquet"
     if pinned and file.is_file():
-        return read_plan(file)
+        return run.plan(role)
     folder.mkdir(parents=True, exist_ok=True)
     return make_plan(open_pool(path), file, rng=rng, shard_size=spec.shard_size, sample=sample)
 

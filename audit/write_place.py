@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from poolproof.errors import InputError
+from poolproof.errors import InputError, Stopped
 from poolproof.files import write_json
 
 WORK: Final = ".filter"
 """Folder of the markers of what is finished, and of files that are not whole yet. Gone at the end."""
 
 _GIVEN: Final = frozenset(("decision.parquet", "decision.json", WORK))
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINK: Final = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
-class FilterError(RuntimeError):
+class FilterError(Stopped):
     """The pool could not be written; what is finished stays, and the same command continues."""
 
 
@@ -139,6 +139,8 @@ def hold(out: Path, identity: Mapping[str, Any]) -> Iterator[Place]:
                 raise InputError(
                     f"another process is writing to {str(out)!r}; wait for it, or give another folder"
                 ) from error
+            for name in filter(is_leftover, os.listdir(out)):
+                (out / name).unlink()
             if begun is None:
                 write_json(place.work / "begun.json", dict(identity))
             yield place
@@ -179,7 +181,14 @@ def _begun(place: Place) -> dict[str, Any] | None:
 
 def _is_given(name: str) -> bool:
     """Whether a file may be there before anything was written: the decision, also one half written."""
-    return name in _GIVEN or (name.startswith(".decision.") and name.endswith(".tmp"))
+    return name in _GIVEN or is_leftover(name)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file is what a killed process left of a decision that it wrote."""
+    return name == ".decision.parquet" or (
+        name.lstrip(".").startswith("decision.") and name.startswith(".") and name.endswith(".tmp")
+    )
 
 
 def _refuse_links(out: Path) -> None:

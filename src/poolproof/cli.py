@@ -19,7 +19,8 @@ from poolproof.cli_diff import diff
 from poolproof.cli_filter import filter_run
 from poolproof.cli_gates import FailIf, Junit, MaxUnreadable, Summary, check_rate, close_audit
 from poolproof.cli_loop import simulate
-from poolproof.errors import InputError, MissingExtra, UnreliableEstimate
+from poolproof.errors import InputError, MissingExtra, Stopped, UnreliableEstimate
+from poolproof.files import tell_failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -215,14 +216,18 @@ def report(
     close_audit(result, gates, max_unreadable, junit=junit, summary=summary)
 
 
-@app.command(short_help="Check that a run is whole.")
+@app.command(short_help="Check that a run or a filtered pool is whole.")
 def verify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `poolproof audit` wrote.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder that `poolproof audit` or `poolproof filter` wrote."),
+    ],
 ) -> None:
-    """Check that every item of RUN is accounted for and that no file changed. Exits with 1 where not."""
+    """Check that every item of DIR is accounted for and that no file changed. Exits with 1 where not."""
     from poolproof.audit.verify import find_faults
+    from poolproof.audit.verify_filter import find_filter_faults, is_filtered
 
-    faults = find_faults(run)
+    faults = find_filter_faults(run) if is_filtered(run) else find_faults(run)
     for fault in faults:
         typer.echo(fault)
     typer.echo(f"{len(faults)} faults in {run}" if faults else f"{run}: counts balance, hashes match")
@@ -394,6 +399,9 @@ def main() -> None:
     except (InputError, MissingExtra, UnreliableEstimate) as error:
         typer.echo(f"poolproof: {' '.join(str(error).split())}", err=True)
         raise SystemExit(EXIT_USAGE) from None
+    except Stopped as error:
+        typer.echo(f"poolproof: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(EXIT_TOOL) from None
     except _Interrupted:
         anew = "--no-cache" in sys.argv  # nothing is remembered then
         typer.echo(
@@ -407,4 +415,9 @@ def main() -> None:
     except BrokenPipeError:
         # the reader of our output went away (`| head`); nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_TOOL) from None
+    except OSError as error:
+        if error.errno is None:
+            raise
+        typer.echo(f"poolproof: {' '.join(tell_failure(error).split())}", err=True)
         raise SystemExit(EXIT_TOOL) from None
