@@ -31,13 +31,6 @@ _TOP: Final = frozenset((
 # fmt: on
 """What a finished folder may hold."""
 
-_INDEX: Final[Mapping[str, tuple[str, ...]]] = {
-    "webdataset": ("sizes.json", "*_stats.json"),
-    "dataset": ("dataset_info.json", "state.json"),
-    "folder": tuple(f"**/{name}" for name in METADATA),
-}
-"""Files beside the data by format, under which loaders find them."""
-
 _SHOWN: Final = 10
 _STRETCH: Final = 1 << 12
 
@@ -122,8 +115,13 @@ def _item_faults(path: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
         for shard in manifest["shards"]:
             yield from _file_faults(path / shard["name"], shard["name"], shard["sha256"])
         return
-    named = list(_shard_faults(path, manifest))
-    yield from named
+    links = sorted(
+        readable(os.fspath(file.relative_to(path))) for file in path.rglob("*") if file.is_symlink()
+    )
+    if links:  # the filter makes none, and one may lead anywhere
+        yield from _shown(links, "{!r} is a link; remove it")
+        return
+    yield from _shard_faults(path, manifest)
     try:
         pool = open_pool(f"{writer.opens_as}:{path / 'pool'}")
     except (InputError, OSError, pa.ArrowException) as error:
@@ -162,28 +160,33 @@ def _list_faults(path: Path, file: DecisionFile) -> Iterator[str]:
 
 def _shard_faults(path: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the files of the data, and which others are among them."""
-    pool, shards = path / "pool", manifest["shards"]
-    beside = {file for pattern in _INDEX.get(manifest["format"], ()) for file in pool.glob(pattern)}
-    files = {file for file in pool.rglob("*") if file.is_symlink() or not file.is_dir()} - beside
+    pool = path / "pool"
+    files = {file for file in pool.rglob("*") if not file.is_dir()}
     if manifest["format"] == "folder":
-        yield from _folder_faults(pool, manifest, files)
+        yield from _folder_faults(pool, manifest, {file for file in files if file.name not in METADATA})
         return
-    for shard in shards:
+    data = {path / shard["name"] for shard in manifest["shards"]}
+    for shard in manifest["shards"]:
         yield from _file_faults(path / shard["name"], shard["name"], shard["sha256"])
-    others = files - {path / shard["name"] for shard in shards}
-    yield from _shown(sorted(file.relative_to(path).as_posix() for file in others), "{!r} is no kept data")
-    for file in sorted(beside):
+    index = {pool / name for name in _index_names(manifest)}
+    others = sorted(readable(os.fspath(file.relative_to(path))) for file in files - data - index)
+    yield from _shown(others, "{!r} is no kept data")
+    for file in sorted(index):
         try:
             json.loads(file.read_text("utf-8"))
         except (ValueError, OSError) as error:
-            yield f"{file.relative_to(path)} is damaged ({one_line(error)}); {_AGAIN}"
+            yield f"{file.relative_to(path)} is missing or damaged ({one_line(error)}); {_AGAIN}"
+
+
+def _index_names(manifest: Mapping[str, Any]) -> list[str]:
+    """Files beside the data, by which loaders find their way."""
+    if manifest["format"] == "webdataset":
+        stems = [shard["name"].rpartition("/")[2].removesuffix(".tar") for shard in manifest["shards"]]
+        return ["sizes.json", *(f"{stem}_stats.json" for stem in stems)]
+    return ["dataset_info.json", "state.json"] if manifest["format"] == "dataset" else []
 
 
 def _folder_faults(pool: Path, manifest: Mapping[str, Any], files: set[Path]) -> Iterator[str]:
-    links = sorted(readable(os.fspath(file.relative_to(pool))) for file in files if file.is_symlink())
-    yield from _shown(links, "pool holds {!r}, a link, which the filter does not make")
-    if links:
-        return
     listing, owned, n_bytes = FolderFiles(FolderReader(pool)), set[Path](), 0
     for file in sorted(file for file in files if is_image_name(file.name)):
         beside = [pool / name for name, _ in listing.sidecars(os.fspath(file.relative_to(pool)))]
