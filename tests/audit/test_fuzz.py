@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from spoilt_cases import CASES, cases_of, watch
 from spoilt_pools import spoil, whole_images
+
+from poolproof.audit.pool import Unread, open_pool
+from poolproof.errors import InputError
 
 
 def test_spoilt_files_differ_from_whole_ones() -> None:
@@ -35,6 +42,39 @@ def test_a_hundred_spoilt_files(tmp_path: Path) -> None:
     assert not failures, "\n".join(failures[:3])
     assert found["scored"] > 10
     assert found["unreadable"] > 10
+
+
+def test_a_member_that_states_more_than_64_bits_is_an_item_of_its_own(tmp_path: Path) -> None:
+    """A size that no number of a listing holds costs that member's row, and what came before it is read."""
+    (_, image), buffer = whole_images()[0], io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("a.jpg", "b.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = len(image)
+            tar.addfile(info, io.BytesIO(image))
+    data = bytearray(buffer.getvalue())
+    at = data.index(b"b.jpg")
+    data[at + 124 : at + 136] = b"\x80" + b"\x7f" * 11
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    (tmp_path / "pool.tar").write_bytes(data)
+    pool = open_pool(tmp_path / "pool.tar")
+    first, second = pool.reader.read(pool.refs())
+    assert (first, isinstance(second, Unread)) == (image, True)
+
+
+def test_a_column_whose_name_is_not_text_is_refused(tmp_path: Path) -> None:
+    """Beside other files it is one item that cannot be read, alone it is an error of one line."""
+    (_, image), pool = whole_images()[0], tmp_path / "pool"
+    pool.mkdir()
+    pq.write_table(pa.table({"image": [image], "caption": ["x"]}), pool / "a.parquet")
+    data = (pool / "a.parquet").read_bytes()
+    (pool / "b.parquet").write_bytes(data.replace(b"caption", b"capti\xffn"))
+    refs = open_pool(pool).refs()
+    assert [ref.key for ref in refs][1:] == ["b.parquet"]
+    (pool / "a.parquet").unlink()
+    with pytest.raises(InputError, match="no Parquet file of 1 can be read"):
+        open_pool(pool)
 
 
 @pytest.mark.slow
