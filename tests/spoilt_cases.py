@@ -52,7 +52,6 @@ def read_bytes(rng: np.random.Generator, folder: Path) -> Counter[str]:
 def read_images(rng: np.random.Generator, folder: Path) -> Counter[str]:
     """Audits a folder of twenty images."""
     pool = folder / "pool"
-    pool.mkdir()
     for i in range(20):
         ending, data = spoilt_image(rng)
         (pool / f"{i:02d}.{ending}").write_bytes(data)
@@ -61,12 +60,12 @@ def read_images(rng: np.random.Generator, folder: Path) -> Counter[str]:
 
 def read_tar(rng: np.random.Generator, folder: Path) -> Counter[str]:
     """Audits a tar."""
-    return read_pool(spoilt_tar(folder / "pool.tar", rng), folder, rng)
+    return read_pool(spoilt_tar(folder / "pool" / "pool.tar", rng), folder, rng)
 
 
 def read_table(rng: np.random.Generator, folder: Path) -> Counter[str]:
     """Audits a Parquet file."""
-    return read_pool(spoilt_table(folder / "pool.parquet", rng), folder, rng)
+    return read_pool(spoilt_table(folder / "pool" / "pool.parquet", rng), folder, rng)
 
 
 def read_pool(path: Path, folder: Path, rng: np.random.Generator) -> Counter[str]:
@@ -149,7 +148,7 @@ def serve(pipe: Connection, cases: list[tuple[str, int]], folder: Path, at: Any)
         case = folder / "deep" / "case"
         if kind != "bytes":
             shutil.rmtree(case, ignore_errors=True)
-            case.mkdir(parents=True)
+            (case / "pool").mkdir(parents=True)
         try:
             rng = np.random.default_rng(seed)
             if kind == "bytes":
