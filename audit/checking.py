@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt64
+from jaxtyping import Bool, Int
 
 from poolproof.audit.calibration import Calibration, Choice, fit_of
 from poolproof.audit.checks import Checks, check_files, check_scores
+from poolproof.audit.digests import part_digests
 from poolproof.audit.estimate import rest_level
 from poolproof.audit.items import Tally
 from poolproof.audit.matched import MatchedSet, draw_rows, estimate_matched
@@ -39,7 +40,6 @@ class Checker:
         references: that were read, by role.
         calibration: the detector, None without.
         tally: counts over the pool.
-        digests: content hashes of the pool's items, which settle folds.
         embedder: the run's feature space.
         choice: the run's detector.
         level: of intervals and tests.
@@ -49,7 +49,6 @@ class Checker:
     references: Mapping[str, Reference]
     calibration: Calibration | None
     tally: Tally
-    digests: UInt64[np.ndarray, "n 2"]
     embedder: str
     choice: Choice
     level: float
@@ -96,10 +95,10 @@ class Checker:
         self, rest: Bool[np.ndarray, " n"], rng: np.random.Generator
     ) -> tuple[MatchedSet, MatchedSet, MatchedSet]:
         places = draw_rows(np.flatnonzero(rest), rng)
-        rows = self.run.evidence().column("row").to_numpy()[places]
+        taken = self.run.evidence().take(["row", "sha256"], places)
         # any number that the content settles will do for a fold
-        keys = (self.digests[places, 0] >> np.uint64(1)).astype(np.int64)
-        pool = MatchedSet(self.run.plan(), rows, keys)
+        keys = (part_digests(taken)[:, 0] >> np.uint64(1)).astype(np.int64)
+        pool = MatchedSet(self.run.plan(), taken.column("row").to_numpy(), keys)
         real, synthetic = (
             MatchedSet(self.run.plan(role), draw_rows(self.references[role].rows, rng))
             for role in ("real", "synthetic")

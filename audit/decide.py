@@ -58,7 +58,7 @@ class Verdict:
         choice: what it chose.
         balance: what that costs and leaves.
         region: that the pool is held against; None for none.
-        before: `admissible`, `not admissible` or `undecided` before the cut; None without a region.
+        before: the region's word for the pool before the cut, or `undecided`; None without a region.
         after: the same after it.
     """
 

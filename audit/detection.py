@@ -41,8 +41,6 @@ from poolproof.files import hash_file, hash_json, replace_file, write_json
 FIGURES: Final = "figures.json"
 SETTINGS: Final = "detection.json"
 
-_NONE: Final = np.zeros((0, 2), np.uint64)
-
 
 @dataclass(frozen=True)
 class FitSpec:
@@ -341,10 +339,7 @@ def _check_places(out: Path, roles: Mapping[str, str], workers: int | None) -> N
 
 def _references(run: RunFolder, roles: Mapping[str, str], embedder: str) -> dict[str, Reference]:
     return drop_shared(
-        {
-            role: read_reference(run.evidence(role), path, role, embedder, _NONE)
-            for role, path in roles.items()
-        }
+        {role: read_reference(run.evidence(role), path, role, embedder, None) for role, path in roles.items()}
     )
 
 

@@ -23,7 +23,7 @@ from poolproof.audit.evidence import STATUSES
 from poolproof.audit.plan import Plan
 from poolproof.audit.progress import Tick
 from poolproof.audit.score import Progress, Scorer, score_shard
-from poolproof.errors import Stopped
+from poolproof.errors import Halted
 from poolproof.files import hash_file, replace_file, sweep_folder, tell_failure, write_json
 from poolproof.processes import die_with_parent
 
@@ -36,12 +36,17 @@ ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_N
 _POLL_SECONDS: Final = 0.1
 
 
-class EngineError(Stopped):
+class EngineError(Halted):
     """The engine could not go on; what was finished stays, and the same command continues."""
 
 
 class WorkerError(RuntimeError):
     """A bug in a worker; carries the worker's traceback."""
+
+
+def failure_of(told: str) -> RuntimeError:
+    """The error that a worker's words stand for: a bug keeps its traceback, what can be mended is one line."""
+    return WorkerError(told) if told.startswith("Traceback") else EngineError(told)
 
 
 @dataclass
@@ -114,11 +119,6 @@ def try_shard(
     return None
 
 
-def failed(failure: str) -> RuntimeError:
-    """What the driver raises for a worker's failure: a bug keeps its traceback, what can be mended is one line."""
-    return WorkerError(failure) if failure.startswith("Traceback") else EngineError(failure)
-
-
 def distrust(plan: Plan, evidence: Path) -> list[int]:
     """Shards whose evidence is not what was written. Their markers are removed, so that they are read again."""
     damaged = []
@@ -165,7 +165,7 @@ def run_shards(
 
     Raises:
         WorkerError: a worker met a bug.
-        EngineError: a worker met a full disk, or workers die without having touched an item.
+        EngineError: the disk is full, or workers die without having touched an item.
     """
     evidence.mkdir(parents=True, exist_ok=True)
     if shards is None:
@@ -265,7 +265,7 @@ class _Crew:
         except (EOFError, OSError):
             return self._bury(worker)
         if failure is not None:
-            raise failed(failure)
+            raise failure_of(failure)
         if worker.shard is not None:
             self.n_done += self.plan.sizes[worker.shard]
         self._assign(worker)

@@ -144,9 +144,7 @@ def take_standing(
     share = estimate_share(tally, calibration, why, sample=None, level=split_level(level), checks=checks)
     if share is None:
         return None
-    limits = ShareLimits(
-        share.interval.point, share.interval.lower, share.interval.upper, share.interval.level
-    )
+    limits = ShareLimits.of(share.interval)
     if calibration is None:
         nothing = np.zeros(0)
         return Standing(limits, level, None, nothing, nothing, why, why)

@@ -38,6 +38,7 @@ REPORT_FIELDS: Final = (
     "manifest",
     "schema_version",
     "why",
+    "labels",
     "estimates",
     "checks",
     "generators",

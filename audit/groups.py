@@ -1,12 +1,20 @@
 """Parts of a pool that get a share of their own: by source, by format, by size."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes its compute functions when it is imported, where no type checker sees them.
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Int
 
 from poolproof.audit.paths import path_of, readable
 
@@ -15,6 +23,12 @@ GROUPINGS: Final = ("source", "format", "size")
 
 SIZE_BANDS: Final = (64, 128, 256, 512, 1024, 2048)
 """Bounds of the longer side in pixels; a band holds its lower bound."""
+
+_BANDS: Final = (
+    f"under {SIZE_BANDS[0]} px",
+    *(f"{lower} to {upper - 1} px" for lower, upper in itertools.pairwise(SIZE_BANDS)),
+    f"{SIZE_BANDS[-1]} px and more",
+)
 
 MOST_GROUPS: Final = 8
 """Groups told apart in one grouping, the largest; a share of each costs the others width."""
@@ -42,13 +56,6 @@ class GroupTally:
     answered_rest: int = 0
     flagged_rest: int = 0
 
-    def count(self, hit: bool, answered: bool, flagged: bool) -> None:
-        """Counts one item."""
-        self.scored += 1
-        self.hits += hit
-        self.answered_rest += answered and not hit
-        self.flagged_rest += flagged and not hit
-
     def add(self, other: GroupTally) -> None:
         """Counts another group in."""
         self.scored += other.scored
@@ -61,18 +68,60 @@ Groups = dict[tuple[str, str], GroupTally]
 """Counts by grouping and group."""
 
 
-def group_names(row: Mapping[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
-    """The groups that an item is in, one for each grouping.
+def count_groups(
+    groups: Groups,
+    items: pa.Table,
+    kind: str,
+    *,
+    hit: Bool[np.ndarray, " n"],
+    answered: Bool[np.ndarray, " n"],
+    flagged: Bool[np.ndarray, " n"],
+) -> None:
+    """Counts scored items into their groups, new ones in the order in which they first occur.
 
     Args:
-        row: of the evidence or of the items.
+        groups: are added to.
+        items: `source`, `format`, `width` and `height` of scored items.
         kind: of the pool, `folder`, `webdataset`, `parquet` or `dataset`.
+        hit: which have a signed, declared or marked finding.
+        answered: which the detector has a score for.
+        flagged: which it flags.
     """
-    return (
-        ("source", source_of(row["source"], kind)),
-        ("format", row["format"]),
-        ("size", size_band(row["width"], row["height"])),
-    )
+    for grouping, (names, codes) in zip(GROUPINGS, _name_groups(items, kind), strict=True):
+        n = len(names)
+        scored, hits = np.bincount(codes, minlength=n), np.bincount(codes[hit], minlength=n)
+        asked = np.bincount(codes[answered & ~hit], minlength=n)
+        found = np.bincount(codes[flagged & ~hit], minlength=n)
+        for i, name in enumerate(names):
+            counts = GroupTally(int(scored[i]), int(hits[i]), int(asked[i]), int(found[i]))
+            groups.setdefault((grouping, name), GroupTally()).add(counts)
+
+
+def _name_groups(items: pa.Table, kind: str) -> Iterator[tuple[list[str], Int[np.ndarray, " n"]]]:
+    """Names and each item's number among them, for each grouping in turn."""
+    source = items.column("source").combine_chunks()
+    if kind == "folder":
+        tops, numbers = _encode(_top_folder(source))
+        yield [source_of(f"{top}/x", kind) if top else "." for top in tops], numbers
+    else:
+        sources, numbers = _encode(source)
+        yield [source_of(name, kind) for name in sources], numbers
+    yield _encode(items.column("format").combine_chunks())
+    side = np.maximum(items.column("width").to_numpy(), items.column("height").to_numpy())
+    bands, numbers = _encode(pa.array(np.digitize(side, SIZE_BANDS)))
+    yield [_BANDS[band] for band in bands], numbers
+
+
+def _encode(values: pa.Array) -> tuple[list[Any], Int[np.ndarray, " n"]]:
+    """Distinct values in the order in which they first occur, and each value's number among them."""
+    encoded = pc.dictionary_encode(values, null_encoding="encode")
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+
+
+def _top_folder(source: pa.Array) -> pa.Array:
+    """The first folder of each path, empty where there is none."""
+    nested = pc.match_substring(source, "/")
+    return pc.if_else(nested, pc.replace_substring_regex(source, "(?s)/.*", ""), "")
 
 
 def source_of(source: str, kind: str) -> str:
@@ -81,17 +130,6 @@ def source_of(source: str, kind: str) -> str:
         return readable(path_of(source))
     parts = PurePosixPath(path_of(source)).parts
     return readable(parts[0]) if len(parts) > 1 else "."
-
-
-def size_band(width: int, height: int) -> str:
-    """The longer side's band in words, such as `512 to 1023 px`."""
-    side = max(width, height)
-    if side < SIZE_BANDS[0]:
-        return f"under {SIZE_BANDS[0]} px"
-    lower = max(bound for bound in SIZE_BANDS if bound <= side)
-    if lower == SIZE_BANDS[-1]:
-        return f"{lower} px and more"
-    return f"{lower} to {SIZE_BANDS[SIZE_BANDS.index(lower) + 1] - 1} px"
 
 
 def merge_small(groups: Groups) -> Groups:

@@ -1,5 +1,7 @@
 """The answer per item: evidence and scores joined, one row each, counted on the way."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes its compute functions when it is imported, where no type checker sees them.
 from __future__ import annotations
 
 from collections import Counter
@@ -10,12 +12,14 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float, Float32, Int, Int64, UInt64
+from jaxtyping import Bool, Float, Float32, Int, Int64
 
+from poolproof.audit.digests import fold_of, part_digests, part_scored
 from poolproof.audit.evidence import ITEMS, STATUSES
-from poolproof.audit.groups import Groups, GroupTally, group_names
-from poolproof.audit.references import Evidence, fold_of, part_features
+from poolproof.audit.groups import Groups, count_groups
+from poolproof.audit.references import Evidence, part_features
 from poolproof.detectors.detector import Scores
 from poolproof.detectors.mixture import bin_counts
 from poolproof.detectors.provenance import Finding, describe
@@ -23,6 +27,8 @@ from poolproof.detectors.soft import EMPTY, Moments, moments
 from poolproof.files import replace_file
 
 N_BINS: Final = 40
+
+_TIERS: Final = ("signed", "declared", "marked")
 
 Score = Callable[[Float32[np.ndarray, "n d"], Int[np.ndarray, " n"]], Float[np.ndarray, " n"]]
 """Scores of items from their features and their cross-fitting folds."""
@@ -115,18 +121,18 @@ def write_items(
     path: Path,
     *,
     duplicates: Bool[np.ndarray, " n"],
-    digests: UInt64[np.ndarray, "n 2"],
     detector: Detector | None,
     embedder: str,
     sampled: Bool[np.ndarray, " n"],
 ) -> Tally:
     """Writes `items.parquet` part by part and returns the counts; memory holds one part at a time.
 
+    Columns are worked on whole; only items with findings or marks are looked at one by one.
+
     Args:
         evidence: of the audited pool.
         path: the file to write.
         duplicates: items with the same bytes as an earlier one, by position in the plan.
-        digests: content hashes, which settle each item's fold.
         detector: scores the items; None without references.
         embedder: names the feature space.
         sampled: items whose features are kept for set metrics.
@@ -137,47 +143,78 @@ def write_items(
         for part in evidence.parts():
             here = slice(start, start + part.num_rows)
             start += part.num_rows
-            rows = part.select([name for name in ITEMS.names if name in part.schema.names]).to_pylist()
-            findings = part.column("findings").to_pylist()
-            for row, found, repeated in zip(rows, findings, duplicates[here], strict=True):
-                if repeated:
-                    row.update(status="duplicate", reason="duplicate: same bytes as an earlier item")
-                row["evidence"] = _describe(row, found)
-            scored = np.array([row["status"] == "scored" for row in rows])
-            features = part_features(part, embedder, scored)
-            if detector is not None and len(features):
-                _score(rows, scored, features, detector, digests[here], tally)
-            for row, found in zip(rows, findings, strict=True):
-                _count(tally, row, found, evidence.kind)
-            tally.rest.append(scored & ~np.array([is_hit(row) for row in rows]))
+            items = _answer(part, duplicates[here], detector, embedder, tally)
+            scored, hit = part_scored(items), part_hits(items)
+            _count_statuses(tally, items)
+            if scored.any():
+                _count_scored(tally, items, scored, hit, evidence.kind)
+                _count_findings(tally, part, items, scored)
+            tally.rest.append(scored & ~hit)
             if sampled[here].any():
-                tally.sampled.append(features[sampled[here][scored]])
-            writer.write_table(pa.Table.from_pylist(rows, schema=ITEMS), row_group_size=max(1, len(rows)))
+                tally.sampled.append(part_features(part, embedder, sampled[here] & scored))
+            writer.write_table(items, row_group_size=max(1, items.num_rows))
     return tally
 
 
-def _score(
-    rows: list[dict[str, Any]],
-    scored: Bool[np.ndarray, " n"],
-    features: Float32[np.ndarray, "m d"],
-    detector: Detector,
-    digests: UInt64[np.ndarray, "n 2"],
+def _answer(
+    part: pa.Table,
+    repeated: Bool[np.ndarray, " n"],
+    detector: Detector | None,
+    embedder: str,
     tally: Tally,
+) -> pa.Table:
+    """The rows of `items.parquet` for a part of the evidence; scores are counted on the way."""
+    n = part.num_rows
+    columns: dict[str, Any] = {name: part.column(name) for name in ITEMS.names if name in part.schema.names}
+    if repeated.any():
+        mask = pa.array(repeated)
+        columns["status"] = pc.if_else(mask, "duplicate", columns["status"])
+        columns["reason"] = pc.if_else(mask, "duplicate: same bytes as an earlier item", columns["reason"])
+    columns["evidence"] = _describe_all(part)
+    score, knn_score = np.full(n, np.nan, np.float32), np.full(n, np.nan, np.float32)
+    told, flagged = np.zeros(n, bool), np.zeros(n, bool)
+    scored = part_scored(part) & ~repeated
+    if detector is not None and scored.any():
+        features = part_features(part, embedder, scored)
+        folds = fold_of(part_digests(part)[scored], detector.folds)
+        answer = detector.answer(features, folds)
+        answered = ~answer.abstained
+        score[scored], told[scored] = answer.values, answered
+        flagged[scored] = answered & (answer.values > detector.threshold)
+        if detector.knn_score is not None and answered.any():
+            knn_score[np.flatnonzero(scored)[answered]] = detector.knn_score(
+                features[answered], folds[answered]
+            )
+        _count_scores(tally, detector, answer.values, answered, part_hits(part)[scored])
+    columns["score"] = pa.array(score, mask=~told)
+    columns["knn_score"] = pa.array(knn_score, mask=~np.isfinite(knn_score))
+    columns["flagged"] = pa.array(flagged, mask=~told)
+    return pa.table([columns[name] for name in ITEMS.names], schema=ITEMS)
+
+
+def part_hits(part: pa.Table) -> Bool[np.ndarray, " n"]:
+    """Which items of a part have a signed, declared or marked finding that says they are synthetic."""
+    return np.logical_or.reduce([_mask(part, tier) for tier in _TIERS])
+
+
+def _mask(part: pa.Table, name: str) -> Bool[np.ndarray, " n"]:
+    """Where a column of yes and no says yes; what is not known is no."""
+    return np.asarray(pc.fill_null(part.column(name), False).to_numpy(), bool)
+
+
+def _told(part: pa.Table, name: str) -> Bool[np.ndarray, " n"]:
+    """Where a column has a value."""
+    return np.asarray(pc.is_valid(part.column(name)).to_numpy(), bool)
+
+
+def _count_scores(
+    tally: Tally,
+    detector: Detector,
+    scores: Float[np.ndarray, " m"],
+    told: Bool[np.ndarray, " m"],
+    hits: Bool[np.ndarray, " m"],
 ) -> None:
-    folds = fold_of(digests[scored], detector.folds)
-    answer = detector.answer(features, folds)
-    scores, told = answer.values, ~answer.abstained
-    knn = np.full(len(scores), np.nan)
-    if detector.knn_score is not None and told.any():
-        knn[told] = detector.knn_score(features[told], folds[told])
-    hits = np.zeros(len(scores), bool)
-    for i, position in enumerate(np.flatnonzero(scored)):
-        row = rows[position]
-        hits[i] = is_hit(row)
-        if told[i]:
-            row.update(score=float(scores[i]), flagged=bool(scores[i] > detector.threshold))
-        if np.isfinite(knn[i]):
-            row["knn_score"] = float(knn[i])
+    """Counts the scores of a part's scored items: all by bin, those without a finding for the share."""
     tally.histogram = tally.histogram + detector.histogram(scores[told].astype(float))
     rest = scores[told & ~hits]
     tally.answered_rest += len(rest)
@@ -187,37 +224,60 @@ def _score(
         tally.alarm_counts = counts if tally.alarm_counts is None else tally.alarm_counts + counts
 
 
-def is_hit(row: dict[str, Any]) -> bool:
-    """Whether a signed, declared or marked finding says that the item is synthetic."""
-    return bool(row["signed"] or row["declared"] or row["marked"])
+def _count_statuses(tally: Tally, items: pa.Table) -> None:
+    tally.n_bytes += pc.sum(items.column("n_bytes")).as_py() or 0
+    _add(tally.status, items.column("status"))
+    failed = items.select(["status", "reason"]).filter(pc.not_equal(items.column("status"), "scored"))
+    if failed.num_rows:
+        codes = pc.replace_substring_regex(pc.fill_null(failed.column("reason"), ""), "(?s):.*", "")
+        _add(tally.reasons, pc.binary_join_element_wise(failed.column("status"), codes, ": "))
 
 
-def _count(tally: Tally, row: dict[str, Any], findings: list[dict[str, Any]] | None, kind: str) -> None:
-    status = row["status"]
-    tally.status[status] += 1
-    tally.n_bytes += row["n_bytes"] or 0
-    if status != "scored":
-        code = (row["reason"] or "").partition(":")[0]
-        tally.reasons[f"{status}: {code}"] += 1
-        return
-    tally.formats[row["format"]] += 1
-    hit, flagged = is_hit(row), bool(row.get("flagged"))
-    tally.hits += hit
-    tally.flagged += flagged
-    tally.flagged_rest += flagged and not hit
-    answered = row.get("score") is not None
-    for name in group_names(row, kind):
-        tally.groups.setdefault(name, GroupTally()).count(hit, answered, flagged)
-    tally.tested += row["mark_pvalue"] is not None
-    tally.controls += row["mark_control"] is not None
-    tally.controls_found += bool(row["mark_control"])
-    for tier in ("signed", "declared", "marked"):
-        tally.tiers[tier] += bool(row[tier])
-    if row["marked"]:
-        tally.payloads[row["mark_payload"]] += 1
-    if row["declared"]:
+def _count_scored(
+    tally: Tally, items: pa.Table, scored: Bool[np.ndarray, " n"], hit: Bool[np.ndarray, " n"], kind: str
+) -> None:
+    """Counts the items that were scored: by format, group, flag, tier and control mark."""
+    flagged, answered = _mask(items, "flagged"), _told(items, "score")
+    tally.hits += int((scored & hit).sum())
+    tally.flagged += int(flagged.sum())
+    tally.flagged_rest += int((flagged & ~hit).sum())
+    tally.tested += int((scored & _told(items, "mark_pvalue")).sum())
+    tally.controls += int((scored & _told(items, "mark_control")).sum())
+    tally.controls_found += int((scored & _mask(items, "mark_control")).sum())
+    for tier in _TIERS:
+        tally.tiers[tier] += int((scored & _mask(items, tier)).sum())
+    chosen = items.select(["source", "format", "width", "height"]).filter(pa.array(scored))
+    _add(tally.formats, chosen.column("format"))
+    count_groups(
+        tally.groups, chosen, kind, hit=hit[scored], answered=answered[scored], flagged=flagged[scored]
+    )
+
+
+def _count_findings(tally: Tally, part: pa.Table, items: pa.Table, scored: Bool[np.ndarray, " n"]) -> None:
+    """Counts the marks by payload, and the declarations by what they were read from."""
+    marked = items.column("mark_payload").filter(pa.array(scored & _mask(items, "marked")))
+    tally.payloads.update(marked.to_pylist())
+    declared = part.column("findings").filter(pa.array(scored & _mask(items, "declared")))
+    for findings in declared.to_pylist():
         stated = [f for f in findings or [] if f["tier"] == "declared" and f["synthetic"]]
         tally.tools[f"{stated[0]['source']} {stated[0]['field']}"] += 1
+
+
+def _add(counter: Counter[str], values: pa.ChunkedArray) -> None:
+    """Counts values in, new ones in the order in which they first occur."""
+    for entry in pc.value_counts(values).to_pylist():
+        counter[entry["values"]] += entry["counts"]
+
+
+def _describe_all(part: pa.Table) -> pa.Array:
+    """The strongest evidence in words, null for most items: they have none."""
+    found = pc.fill_null(pc.list_value_length(part.column("findings")), 0).to_numpy() > 0
+    places = np.flatnonzero(found | _mask(part, "marked"))
+    words: list[str | None] = [None] * part.num_rows
+    columns = ["findings", "signed", "declared", "marked", "mark_payload", "mark_pvalue"]
+    for place, row in zip(places, part.select(columns).take(pa.array(places)).to_pylist(), strict=True):
+        words[place] = _describe(row, row["findings"])
+    return pa.array(words, pa.string())
 
 
 def _describe(row: dict[str, Any], findings: list[dict[str, Any]] | None) -> str | None:

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32, UInt64
 
+from poolproof.audit.digests import find_members
 from poolproof.audit.paths import readable
-from poolproof.audit.references import Reference, find_members
+from poolproof.audit.references import Reference
 from poolproof.detectors.detector import AbstractDetector
 from poolproof.errors import InputError
 from poolproof.files import replace_file

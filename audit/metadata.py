@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Bool
 
-from poolproof.audit.references import Evidence
+from poolproof.audit.references import Evidence, places_of
 
 FACTS: Final = {
     **{name: name for name in ("format", "mode", "width", "height", "quality", "subsampling", "n_bytes")},
@@ -31,16 +31,7 @@ def read_facts(evidence: Evidence, keep: Bool[np.ndarray, " n"], *, rng: np.rand
         keep: which items, by position in the plan.
         rng: draws.
     """
-    chosen = keep.copy()
-    if keep.sum() > MOST:
-        chosen[:] = False
-        chosen[rng.choice(np.flatnonzero(keep), MOST, replace=False)] = True
-    facts: dict[str, list[Any]] = {name: [] for name in FACTS.values()}
-    start = 0
-    for part in evidence.parts(list(FACTS)):
-        rows = np.flatnonzero(chosen[start : start + part.num_rows])
-        start += part.num_rows
-        taken = part.take(rows)
-        for column, name in FACTS.items():
-            facts[name] += taken.column(column).to_pylist()
-    return facts
+    n = int(keep.sum())
+    ranks = np.sort(rng.choice(n, MOST, replace=False)) if n > MOST else np.arange(n)
+    taken = evidence.take(list(FACTS), places_of(keep, ranks))
+    return {name: taken.column(column).to_pylist() for column, name in FACTS.items()}

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from poolproof.audit.listing import collect_listing
 from poolproof.audit.paths import find_files, is_inside, path_of, readable, storable
 from poolproof.audit.pool import LISTING, AbstractReader, ItemRef, Pool, Unread, one_line, read_file
 from poolproof.errors import InputError
@@ -110,15 +111,18 @@ def list_parquet(root: Path) -> Pool:
             f"pool {str(root)!r}: no Parquet file of {len(files)} can be read ({broken}); fetch it again"
         )
     column = _choose_column(list(schemas.values())) if schemas else ""
-    parts: list[pa.Table] = []
-    for name in files:
-        group = len(parts)
-        if name in schemas and column in schemas[name].names:
-            parts += _list_file(folder, name, group)
-        else:
-            parts.append(_listing([readable(name)], name, 0, group))
-    items = pa.concat_tables(parts) if parts else LISTING.empty_table()
-    return Pool(folder, items, 0, ParquetReader(folder, column))
+
+    def list_each() -> Iterator[pa.Table]:
+        n_groups = 0
+        for name in files:
+            whole = name in schemas and column in schemas[name].names
+            alone = [_listing([readable(name)], name, 0, n_groups)]
+            for table in _list_file(folder, name, n_groups) if whole else alone:
+                n_groups += 1
+                yield table
+
+    items, mapped = collect_listing(list_each())
+    return Pool(folder, items, 0, ParquetReader(folder, column), mapped)
 
 
 def find_image_column(schema: pa.Schema) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,15 +13,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Int
 
-from poolproof.audit.pool import AbstractReader, FolderReader, ItemRef, Pool, Unread, one_line
+from poolproof.audit.pool import LISTING, AbstractReader, FolderReader, ItemRef, Pool, Unread, one_line
 from poolproof.errors import InputError
 from poolproof.files import hash_file, replace_file
 
-SHARD_SIZES: Final = (32, 1024)
-"""Least and most items of a shard where none is asked for."""
+SHARD_SIZES: Final = (32, 1024, 8192)
+"""Items of a shard where none is asked for: the least, the most of a common pool, and of a very large one."""
+
+MOST_SHARDS: Final = 1 << 14
+"""Shards of a pool, before they grow beyond the common size: each is a row group in the footers of the plan and of
+the items, which are held whole by whoever opens them, and a file."""
+
+_STRETCH: Final = 1 << 16
+"""Rows of the listing that are looked at together."""
 
 _META: Final = b"poolproof.plan"
+
+_ROWS: Final = pa.schema(
+    [pa.field("row", pa.int64()), *(field for field in LISTING if field.name != "group")]
+)
 
 
 @dataclass(frozen=True)
@@ -59,11 +71,22 @@ class Plan:
         """How many items are scored."""
         return sum(self.sizes)
 
+    @cached_property
+    def _footer(self) -> pq.FileMetaData:
+        """Where the row groups lie: parsed once a process, since that of a large plan takes a while."""
+        return pq.read_metadata(self.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_footer"}
+
+    def table(self, index: int, columns: list[str] | None = None) -> pa.Table:
+        """The rows of one shard, read from its row group alone."""
+        with pq.ParquetFile(self.path, metadata=self._footer) as file:
+            return file.read_row_group(index, columns=columns, use_threads=False)
+
     def shard(self, index: int) -> Shard:
-        """One shard, read from its row group alone."""
-        with pq.ParquetFile(self.path) as file:
-            table = file.read_row_group(index)
-        return Shard(index, open_reader(self.meta["reader"]), tuple(_refs(table)))
+        """One shard, as a scorer takes it."""
+        return Shard(index, open_reader(self.meta["reader"]), tuple(_refs(self.table(index))))
 
     def read_rows(self, rows: Sequence[int]) -> Iterator[tuple[int, bytes | Unread]]:
         """Row and encoded bytes of some items by their row in the pool, in the order of the pool.
@@ -108,32 +131,31 @@ def make_plan(
         raise InputError(f"shard size is {shard_size}; it must be at least 1")
     if sample is not None and sample < 1:
         raise InputError(f"--sample is {sample}; it must be at least 1, or left out to score every item")
-    rows = np.arange(n_pool)
+    rows = None
     if sample is not None and sample < n_pool:
         rows = np.sort(rng.choice(n_pool, size=sample, replace=False))
-    items = pool.items.take(pa.array(rows)) if len(rows) < n_pool else pool.items
-    table = items.drop_columns("group").add_column(0, "row", pa.array(rows, pa.int64()))
-    shard_size = shard_size or suit_shard_size(len(rows))
+    n_items = n_pool if rows is None else len(rows)
+    shard_size = shard_size or suit_shard_size(n_items)
     meta = {
         "reader": describe_reader(pool.reader),
         "n_pool": n_pool,
         "n_ignored": pool.n_ignored,
-        "sample": None if len(rows) == n_pool else len(rows),
+        "sample": None if rows is None else len(rows),
         "shard_size": shard_size,
     }
-    schema = table.schema.with_metadata({_META: json.dumps(meta, sort_keys=True).encode()})
-    table = table.cast(schema)
-    bounds = _shard_bounds(items.column("group").to_numpy(), shard_size)
+    schema = _ROWS.with_metadata({_META: json.dumps(meta, sort_keys=True).encode()})
+    ends = _cut(_find_changes(_stretches(pool, rows)), n_items, shard_size)[1:]
     with replace_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for start, stop in itertools.pairwise(bounds):
-            writer.write_table(table.slice(start, stop - start), row_group_size=shard_size)
+        for shard in _cut_stretches(_stretches(pool, rows), ends):
+            table = shard.select(_ROWS.names).combine_chunks().cast(schema)
+            writer.write_table(table, row_group_size=shard_size)
     return read_plan(path)
 
 
 def suit_shard_size(n_items: int) -> int:
     """Items a shard for a pool: a stop costs seconds in a small one, and a large one has not too many files."""
-    least, most = SHARD_SIZES
-    return min(max(n_items // 64, least), most)
+    least, common, most = SHARD_SIZES
+    return max(min(max(n_items // 64, least), common), min(n_items // MOST_SHARDS, most))
 
 
 def read_plan(path: Path) -> Plan:
@@ -184,15 +206,58 @@ def _refs(table: pa.Table) -> list[ItemRef]:
     return [ItemRef(*values) for values in zip(*columns, strict=True)]
 
 
-def _shard_bounds(groups: np.ndarray, shard_size: int) -> list[int]:
+def _stretches(pool: Pool, rows: Int[np.ndarray, " n"] | None) -> Iterator[pa.Table]:
+    """The listing with its row numbers, stretch by stretch; of drawn rows those alone."""
+    start = 0
+    for stretch in pool.stretches(_STRETCH):
+        stop = start + stretch.num_rows
+        numbers = np.arange(start, stop)
+        if rows is not None:
+            numbers = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
+            stretch = stretch.take(pa.array(numbers - start))
+        start = stop
+        if stretch.num_rows:
+            yield stretch.add_column(0, _ROWS.field("row"), pa.array(numbers, pa.int64()))
+
+
+def _find_changes(stretches: Iterator[pa.Table]) -> Int[np.ndarray, " m"]:
+    """The places before which the group is another than before them."""
+    changes, start, last = [np.zeros(0, np.int64)], 0, None
+    for stretch in stretches:
+        groups = stretch.column("group").to_numpy()
+        first = groups[0] if last is None else last
+        changes.append(np.flatnonzero(np.diff(groups, prepend=first)) + start)
+        start, last = start + len(groups), groups[-1]
+    return np.concatenate(changes)
+
+
+def _cut(changes: Int[np.ndarray, " m"], n: int, shard_size: int) -> list[int]:
     """Where shards begin and end: at the size, or at a change of tar or row group once half full."""
-    changes = np.flatnonzero(np.diff(groups)) + 1
-    bounds, n = [0], len(groups)
+    bounds = [0]
     while bounds[-1] < n:
         start = bounds[-1]
         stop = min(start + shard_size, n)
-        inside = changes[np.searchsorted(changes, start + max(1, shard_size // 2)) :]
-        if stop < n and len(inside) and inside[0] < stop:
-            stop = int(inside[np.searchsorted(inside, stop) - 1])
+        first = np.searchsorted(changes, start + max(1, shard_size // 2))
+        behind = np.searchsorted(changes, stop)
+        if stop < n and first < behind:
+            stop = int(changes[behind - 1])
         bounds.append(stop)
     return bounds
+
+
+def _cut_stretches(stretches: Iterator[pa.Table], ends: Sequence[int]) -> Iterator[pa.Table]:
+    """The shards that end at the given places; memory holds one and a stretch."""
+    held: list[pa.Table] = []
+    start = 0
+    remaining = iter(ends)
+    end = next(remaining, None)
+    for stretch in stretches:
+        taken = 0
+        while end is not None and end <= start + stretch.num_rows:
+            held.append(stretch.slice(taken, end - start - taken))
+            taken = end - start
+            yield pa.concat_tables(held)
+            held = []
+            end = next(remaining, None)
+        held.append(stretch.slice(taken))
+        start += stretch.num_rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import glob
+import mmap
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -94,12 +95,14 @@ class Pool:
         n_ignored: files beside the images that are not items (captions, metadata); they stay with their item
             when a pool is written, and are counted so that nothing is passed over in silence.
         reader: reads the items.
+        mapped: the file that holds the listing, where memory does not, see `collect_listing`.
     """
 
     root: Path
     items: pa.Table
     n_ignored: int
     reader: AbstractReader
+    mapped: mmap.mmap | None = None
 
     @property
     def kind(self) -> str:
@@ -108,6 +111,13 @@ class Pool:
 
     def __len__(self) -> int:
         return self.items.num_rows
+
+    def stretches(self, most: int) -> Iterator[pa.Table]:
+        """The listing in pieces of at most so many rows; of a mapped listing one piece is in memory at a time."""
+        for batch in self.items.to_batches(max_chunksize=most):
+            yield pa.Table.from_batches([batch])
+            if self.mapped is not None:
+                self.mapped.madvise(mmap.MADV_DONTNEED)  # what is still in use is read again from the file
 
     def refs(self, start: int = 0, stop: int | None = None) -> list[ItemRef]:
         """References to the items of a stretch of the pool."""

@@ -34,6 +34,7 @@ class QuickstartSpec:
         n_train: real images that the model learns from.
         n_reference: real and, as many, synthetic reference images.
         n_pool: items of the pool.
+        share: of the pool that is synthetic, in [0, 1]; None draws it.
         n_signed: synthetic items of the pool that carry a signed manifest.
         declared_share: share of the pool's synthetic items whose metadata state their origin.
         marked_share: share of the pool's synthetic items that carry a public mark.
@@ -43,6 +44,7 @@ class QuickstartSpec:
     n_train: int = 700
     n_reference: int = 400
     n_pool: int = 600
+    share: float | int | None = None
     n_signed: int = 4
     declared_share: float = 0.1
     marked_share: float = 0.1
@@ -52,8 +54,8 @@ class QuickstartSpec:
         for name, least in (("n_train", 1), ("n_reference", 1), ("n_pool", 10), ("n_signed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, allowed {least} or more")
-        for name in ("declared_share", "marked_share"):
-            if not 0 <= getattr(self, name) <= 1:
+        for name in ("share", "declared_share", "marked_share"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: got {getattr(self, name)}, allowed 0 to 1")
 
 
@@ -116,7 +118,8 @@ def build_pools(
     if any((out / name).exists() for name in (*FOLDERS, TRUTH_FILE)):
         return _open_pools(out, manifest, seed)
     split, fit, draw, lay = np.random.default_rng(seed).spawn(4)
-    n_synthetic = round(spec.n_pool * split.uniform(*TRUTH_RANGE))
+    drawn_share = split.uniform(*TRUTH_RANGE)
+    n_synthetic = round(spec.n_pool * (drawn_share if spec.share is None else spec.share))
     digits, labels = _real_digits()
     train, reference, rest = _split(
         len(digits), (spec.n_train, spec.n_reference, spec.n_pool - n_synthetic), split

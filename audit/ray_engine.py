@@ -23,7 +23,7 @@ from poolproof.audit.engine import (
     Deaths,
     EngineError,
     WorkerError,
-    failed,
+    failure_of,
     sweep,
     try_shard,
     unfinished,
@@ -201,7 +201,7 @@ class _Driver:
         else:
             self.free.append(lane)
             if failure is not None:
-                raise failed(str(failure))
+                raise failure_of(str(failure))
             self.n_done += self.job.plan.sizes[shard]
             return
         position_path(self.job.evidence, shard).unlink(missing_ok=True)

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32, Int, UInt64
 
+from poolproof.audit.digests import Digests, find_duplicates, find_members, part_digests, part_scored
 from poolproof.audit.engine import part_path
+from poolproof.audit.evidence import EVIDENCE
 from poolproof.audit.groups import source_of
 from poolproof.audit.plan import Plan
 from poolproof.errors import InputError
@@ -33,64 +35,74 @@ class Evidence:
     def parts(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The parts in the order of the plan."""
         for index in range(self.plan.n_shards):
-            yield pq.read_table(part_path(self.folder, index), columns=columns)
+            yield self._part(index, columns)
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column over all parts."""
+        """One column over all parts, held whole."""
         return pa.chunked_array([chunk for part in self.parts([name]) for chunk in part.column(name).chunks])
+
+    def take(self, columns: list[str], places: Int[np.ndarray, " m"]) -> pa.Table:
+        """Some columns of the items at ascending positions of the plan; memory holds these and one part.
+
+        Parts that hold none of them are not read.
+        """
+        ends = np.cumsum(self.plan.sizes)
+        taken = []
+        for index in np.unique(np.searchsorted(ends, places, side="right")).tolist():
+            start = int(ends[index]) - self.plan.sizes[index]
+            mine = places[(places >= start) & (places < ends[index])] - start
+            taken.append(self._part(index, columns).take(pa.array(mine)))
+        if not taken:
+            return pa.schema([EVIDENCE.field(name) for name in columns]).empty_table()
+        return pa.concat_tables(taken)
+
+    def _part(self, index: int, columns: list[str] | None) -> pa.Table:
+        with pq.ParquetFile(part_path(self.folder, index)) as file:
+            return file.read(columns, use_threads=False)
 
 
 def read_digests(evidence: Evidence) -> tuple[UInt64[np.ndarray, "n 2"], Bool[np.ndarray, " n"]]:
-    """The first 16 bytes of every item's content hash, and whether the item was scored.
+    """The first 16 bytes of every item's content hash, and whether the item was scored; for references.
 
-    128 bits: among 10^9 items two different ones agree with probability below 10^-20.
+    Memory holds 17 bytes an item; the hashes of a pool are dealt to disk instead, see `deal_digests`.
     """
-    digests, scored = [], []
+    digests, scored = [np.zeros((0, 2), np.uint64)], [np.zeros(0, bool)]
     for part in evidence.parts(["sha256", "status"]):
-        values = part.column("sha256").to_pylist()
-        raw = b"".join(value[:16] if value is not None else bytes(16) for value in values)
-        digests.append(np.frombuffer(raw, "<u8").reshape(-1, 2))
-        scored.append(np.array([status == "scored" for status in part.column("status").to_pylist()], bool))
+        digests.append(part_digests(part))
+        scored.append(part_scored(part))
     return np.concatenate(digests), np.concatenate(scored)
 
 
-def find_duplicates(
-    digests: UInt64[np.ndarray, "n 2"], scored: Bool[np.ndarray, " n"]
-) -> Bool[np.ndarray, " n"]:
-    """Which items have the same bytes as an earlier scored one."""
-    order = np.lexsort((np.arange(len(digests)), digests[:, 1], digests[:, 0], ~scored))
-    ordered = digests[order]
-    same = np.r_[False, (ordered[1:] == ordered[:-1]).all(axis=1)] if len(order) else np.zeros(0, bool)
-    repeated = np.zeros(len(digests), bool)
-    repeated[order] = same
-    return repeated & scored
-
-
-def find_members(
-    digests: UInt64[np.ndarray, "n 2"], others: UInt64[np.ndarray, "m 2"]
-) -> Bool[np.ndarray, " n"]:
-    """Which digests occur among the others."""
-    candidates = np.isin(digests[:, 0], others[:, 0])
-    if not candidates.any():
-        return candidates
-    known = {tuple(pair) for pair in others[np.isin(others[:, 0], digests[candidates, 0])].tolist()}
-    return np.array(
-        [c and tuple(pair) in known for c, pair in zip(candidates, digests.tolist(), strict=True)]
-    )
-
-
-def fold_of(digests: UInt64[np.ndarray, "n 2"], folds: int) -> Int[np.ndarray, " n"]:
-    """The cross-fitting fold of each item, from its content alone: order and shards do not matter."""
-    return (digests[:, 0] % np.uint64(folds)).astype(np.int64)
+def places_of(mask: Bool[np.ndarray, " n"], ranks: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    """The positions of the true entries with the given ascending ranks; those of the others are not held."""
+    found, before, stretch = [np.zeros(0, np.int64)], 0, 1 << 20
+    for start in range(0, len(mask), stretch):
+        here = np.flatnonzero(mask[start : start + stretch])
+        first, last = np.searchsorted(ranks, [before, before + len(here)])
+        found.append(here[ranks[first:last] - before] + start)
+        before += len(here)
+    return np.concatenate(found)
 
 
 def part_features(part: pa.Table, embedder: str, keep: Bool[np.ndarray, " n"]) -> Float32[np.ndarray, "m d"]:
     """The feature vectors of the kept rows of a part, in the run's feature space."""
     column, kind = ("forensic", "<f4") if embedder == "forensic" else ("embedding", "<f2")
-    values = [value for value, kept in zip(part.column(column).to_pylist(), keep, strict=True) if kept]
-    if not values:
+    mask = pa.array(keep)
+    kept = part.column(column).filter(mask)
+    if len(kept) == 0:
         return np.zeros((0, 0), np.float32)
-    return np.frombuffer(b"".join(values), kind).reshape(len(values), -1).astype(np.float32)
+    blocks = [_vectors(chunk, kind) for chunk in kept.chunks if len(chunk)]
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _vectors(chunk: pa.Array, kind: str) -> Float32[np.ndarray, "m d"]:
+    """The vectors that a column of bytes holds; all are of one length."""
+    width = len(chunk[0].as_py())
+    offsets = np.frombuffer(chunk.buffers()[1], "<i4")[chunk.offset :][: len(chunk) + 1]
+    if chunk.null_count or (np.diff(offsets) != width).any():
+        raise RuntimeError(f"evidence: vectors of {width} bytes expected, others found among {len(chunk)}")
+    values = np.frombuffer(chunk.buffers()[2], kind, len(chunk) * width // int(kind[-1]), int(offsets[0]))
+    return values.reshape(len(chunk), -1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -131,15 +143,22 @@ class Reference:
 
 
 def read_reference(
-    evidence: Evidence, path: str, role: str, embedder: str, pool_digests: UInt64[np.ndarray, "m 2"]
+    evidence: Evidence, path: str, role: str, embedder: str, pool: Digests | None
 ) -> Reference:
     """A reference pool's usable items.
+
+    Args:
+        evidence: of the reference.
+        path: as it was given.
+        role: `real` or `synthetic`.
+        embedder: names the feature space.
+        pool: hashes of the audited pool, None without one.
 
     Raises:
         InputError: every item of it is in the audited pool, or none could be read.
     """
     digests, scored = read_digests(evidence)
-    shared = find_members(digests, pool_digests) & scored
+    shared = pool.holds(digests) & scored if pool is not None else np.zeros(len(scored), bool)
     keep = scored & ~find_duplicates(digests, scored) & ~shared
     if not scored.any():
         raise InputError(

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, ClassVar, Final, final
 
 from poolproof.errors import InputError
 from poolproof.simulate.checks import check_range
@@ -16,8 +16,8 @@ from poolproof.simulate.placing import find_threshold
 from poolproof.simulate.theory import surrogate_limit, surrogate_real_only
 
 MANY: Final = 10
-"""Real images per dimension from which on the border is taken from the closed form for many samples: there it is 1 to 5 %
-below the simulated one, so on the safe side, and simulation takes ever longer."""
+"""Real images per dimension from which on the border is taken from the closed form for many samples: there it lies 1 to
+5 % below the simulated one, on the safe side, and simulation takes ever longer."""
 
 _STEPS: Final = 8
 """Places per factor of ten at which the border is simulated; between two of them the lower one counts."""
@@ -27,6 +27,9 @@ _MOST: Final = 10**12
 
 class AbstractRegion(abc.ABC):
     """Says how many synthetic images may be among real ones."""
+
+    inside: ClassVar[str] = "admissible"
+    outside: ClassVar[str] = "not admissible"
 
     @abc.abstractmethod
     def border(self, fewest_real: int, most_real: int) -> float:
@@ -50,11 +53,11 @@ class AbstractRegion(abc.ABC):
         return fewest_real >= 1 and most_synthetic <= self.border(fewest_real, n_kept - fewest_synthetic)
 
     def verdict(self, n_kept: int, fewest_synthetic: int, most_synthetic: int) -> str:
-        """`admissible`, `not admissible` or `undecided`, where both may be for numbers in between."""
+        """The word for inside or outside, or `undecided` where some of the numbers are inside."""
         if self.holds(n_kept, fewest_synthetic, most_synthetic):
-            return "admissible"
+            return self.inside
         ends = [self.holds(n_kept, n, n) for n in (fewest_synthetic, most_synthetic)]
-        return "undecided" if any(ends) else "not admissible"
+        return "undecided" if any(ends) else self.outside
 
 
 @final
@@ -66,6 +69,8 @@ class RatioRegion(AbstractRegion):
         max_ratio: 0 or more.
     """
 
+    inside = "within the cap"
+    outside = "above the cap"
     max_ratio: float | int
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.gallery import LOST_SIZE, ReadImages, galleries, lost_items
+from poolproof.audit.label_words import labelled_parts, labels_basis
 from poolproof.audit.summary import SCHEMA_VERSION
 from poolproof.charts import Counts, histogram_chart, interval_chart
 from poolproof.errors import InputError
@@ -45,6 +46,8 @@ _METHOD = {
     "pacc-fieller": "means of soft scores",
     "melded-lower": "flags, corrected for false alarms alone: holds for any generator",
     "matched": "flags of a sample, all files made alike in size and codec",
+    "labels-strata": "labels by people, part by part: holds whatever the detector errs",
+    "labels-survey": "labels by people alone",
 }
 
 
@@ -132,6 +135,8 @@ def render_report(run: Path, *, read_images: ReadImages) -> Path:
         accounts=accounts(report),
         estimates=[Line(_METHOD.get(e["method"], ""), e, e["method"]) for e in report["estimates"]],
         checks=checks(report),
+        labels=report.get("labels"),
+        labelled_parts=labelled_parts(report),
         groups=groups(report),
         share_chart=_share_chart(report),
         score_chart=_score_chart(report),
@@ -198,6 +203,8 @@ def _basis(report: Mapping[str, Any]) -> str:
     said = f"{proven} whose own signature, metadata or mark says synthetic"
     scored = counted(report["pool"]["status"]["scored"], "image")
     method = report["share"]["method"]
+    if method.startswith("labels"):
+        return labels_basis(report["labels"])
     if method == "floor":
         took = "no detector took part" if report["scores"] is None else "what the detector says was set aside"
         return f"It counts {said}, and nothing else: {took}."
@@ -387,6 +394,8 @@ def _share_chart(report: Mapping[str, Any]) -> Markup | None:
         return None
     scored = report["pool"]["status"]["scored"]
     floor = min(report["tiers"]["any"]["count"] / scored, 1.0) if scored else 0.0
+    if share["method"].startswith("labels"):  # labels do not take findings for granted
+        floor = 0.0
     label = f"{percent(floor)} signed, declared or marked"
     return interval_chart(share["point"], share["lower"], share["upper"], floor=floor, floor_label=label)
 

@@ -15,10 +15,12 @@ import numpy as np
 
 from poolproof.audit.calibration import Choice, calibrate, choose_detector
 from poolproof.audit.checking import Checker, check_transfer
+from poolproof.audit.digests import deal_digests
 from poolproof.audit.engine import distrust, run_shards, unfinished
 from poolproof.audit.estimate import estimate_share, take_standing
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.known import drop_learnt, fitted_digests
+from poolproof.audit.labelled_audit import LabelledAudit, check_run, share_of_labels
 from poolproof.audit.locks import lock_run, take_turn
 from poolproof.audit.parts import Progressed, describe_shards, find_missing, parse_part
 from poolproof.audit.plan import Plan, make_plan, read_plan
@@ -28,19 +30,18 @@ from poolproof.audit.references import (
     Evidence,
     Reference,
     drop_shared,
-    find_duplicates,
-    find_members,
-    read_digests,
+    places_of,
     read_reference,
 )
 from poolproof.audit.score import Scorer
-from poolproof.audit.scored_pool import write_standing
+from poolproof.audit.scored_pool import ShareLimits, write_standing
 from poolproof.audit.sets import compare_sets
 from poolproof.audit.spec import AuditSpec, check_spec
 from poolproof.audit.summary import Audit, summarise
 from poolproof.detectors.detector import AbstractDetector
 from poolproof.detectors.embed import find_weights, resolve_embedder
 from poolproof.detectors.forensic import FORENSIC_NAME
+from poolproof.detectors.prevalence import split_level
 from poolproof.errors import InputError
 from poolproof.files import hash_file, hash_json, sweep_folder, write_json
 from poolproof.watermark.dwt import VARIANTS
@@ -52,7 +53,7 @@ _ROLES: Final = ("pool", "real", "synthetic")
 _CALL: Final = ("out", "workers", "engine", "ray_address", "shards", "merge")
 """Settings of a call that no result depends on."""
 
-_FREE: Final = ("level", "detector", "match")
+_FREE: Final = ("level", "detector", "match", "labels")
 """Settings that may change between calls: the evidence does not depend on them."""
 
 SET_SAMPLE: Final = 5000
@@ -154,6 +155,7 @@ def audit_pool(
         begun = _begin(run, spec)
         choice, embedder, scanned, plans = begun.choice, begun.embedder, begun.scanned, begun.plans
         streams, config_sha256 = begun.streams, hash_json(scanned)
+        labels = check_run(spec.labels, plans["pool"])
         roles = {role: getattr(spec, role) for role in _ROLES}
         for role, plan in plans.items():
             distrust(plan, run.folder(role) / "evidence")
@@ -168,8 +170,11 @@ def audit_pool(
         with _engine(spec if missing else replace(spec, engine="local")) as engine:
             for role, plan in plans.items():
                 scan(run, role, plan, begun.scorer, config_sha256, spec.workers, progress, engine=engine)
-        with progress.stage("fitting the detector" if len(plans) > 1 else "looking for duplicates"):
-            digests, scored = read_digests(run.evidence())
+        hashes = run.evidence().parts(["sha256", "status"])
+        with (
+            progress.stage("fitting the detector" if len(plans) > 1 else "looking for duplicates"),
+            deal_digests(hashes, plans["pool"].n_items, run.path) as digests,
+        ):
             references = drop_shared(
                 {
                     role: read_reference(run.evidence(role), path, role, embedder, digests)
@@ -181,7 +186,7 @@ def audit_pool(
             if isinstance(choice, AbstractDetector):
                 learnt = fitted_digests(Path(spec.detector))
                 references, known = drop_learnt(references, learnt)
-                learnt_pool = int((find_members(digests, learnt) & scored).sum())
+                learnt_pool = digests.count_scored(learnt)
             calibration, why = calibrate(
                 references.get("real"),
                 references.get("synthetic"),
@@ -190,14 +195,15 @@ def audit_pool(
                 rng=streams["folds"],
             )
             generators = check_transfer(references, choice, embedder, rng=streams["transfer"])
+            scored, duplicates = digests.scored, digests.duplicates()
         with progress.stage("scoring the items"):
             real = references.get("real")
-            duplicates = find_duplicates(digests, scored)
             sampled = _draw(scored & ~duplicates, real, streams["sets"])
             detector = calibration.detector if calibration else None
-            tally = _write_items(run, detector, embedder, duplicates, digests, sampled)
+            tally = _write_items(run, detector, embedder, duplicates, sampled)
             check_balance(tally, plans["pool"].n_items)
-        checker = Checker(run, references, calibration, tally, digests, embedder, choice, spec.level)
+            labelled = share_of_labels(labels, run.items, run.evidence(), level=spec.level)
+        checker = Checker(run, references, calibration, tally, embedder, choice, spec.level)
         checks = checker.check(spec.match, rng=streams["checks"], progress=progress)
         with progress.stage("comparing the sets"):
             sets = compare_sets(tally.sampled, real, embedder, rng=streams["sets"])
@@ -210,6 +216,7 @@ def audit_pool(
             share=estimate_share(
                 tally, calibration, why, sample=plans["pool"].meta["sample"], level=spec.level, checks=checks
             ),
+            labelled=labelled,
             checks=checks,
             generators=generators,
             references=references,
@@ -221,7 +228,8 @@ def audit_pool(
             seconds=time.monotonic() - started,
         )
         report = summarise(audit)
-        _write_calibration(run, audit, why)
+        wide = share_of_labels(labels, run.items, run.evidence(), level=split_level(spec.level))
+        _write_calibration(run, audit, why, wide)
         report["manifest"]["files"] = {
             file.name: hash_file(file) for file in (run.items, run.calibration) if file.is_file()
         }
@@ -229,13 +237,15 @@ def audit_pool(
     return report
 
 
-def _write_calibration(run: RunFolder, audit: Audit, why: str | None) -> None:
+def _write_calibration(run: RunFolder, audit: Audit, why: str | None, labelled: LabelledAudit | None) -> None:
     """Leaves what decisions need beside the report; a sample or an unreadable pool carries none."""
     standing = None
     if audit.plan.meta["sample"] is None:
         standing = take_standing(
             audit.tally, audit.calibration, why, level=audit.spec.level, checks=audit.checks
         )
+    if standing is not None and labelled is not None:
+        standing = replace(standing, share=ShareLimits.of(labelled.share.interval))
     if standing is None:
         run.calibration.unlink(missing_ok=True)
     else:
@@ -391,7 +401,7 @@ def _settings(spec: AuditSpec, scanned: Mapping[str, Any]) -> dict[str, Any]:
     values = asdict(spec) | dict(scanned)
     for name in _CALL:
         del values[name]
-    for role in _ROLES:
+    for role in (*_ROLES, "labels"):
         if values[role] is not None and Path(values[role]).exists():
             values[role] = str(Path(values[role]).resolve())
     return values
@@ -443,14 +453,12 @@ def _write_items(
     detector: Detector | None,
     embedder: str,
     duplicates: np.ndarray,
-    digests: np.ndarray,
     sampled: np.ndarray,
 ) -> Tally:
     return write_items(
         run.evidence(),
         run.items,
         duplicates=duplicates,
-        digests=digests,
         detector=detector,
         embedder=embedder,
         sampled=sampled,
@@ -461,9 +469,9 @@ def _draw(countable: np.ndarray, real: Reference | None, rng: np.random.Generato
     """Which items are compared with the real reference: as many as it has, at most `SET_SAMPLE`."""
     chosen = np.zeros(len(countable), bool)
     if real is not None:
-        candidates = np.flatnonzero(countable)
-        n = min(len(candidates), len(real.features), SET_SAMPLE)
-        chosen[rng.choice(candidates, size=n, replace=False)] = True
+        n_items = int(countable.sum())
+        n = min(n_items, len(real.features), SET_SAMPLE)
+        chosen[places_of(countable, np.sort(rng.choice(n_items, size=n, replace=False)))] = True
     return chosen
 
 

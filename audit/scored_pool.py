@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.pool import one_line
+from poolproof.detectors.prevalence import Interval
 from poolproof.errors import InputError
 from poolproof.files import replace_file
 
@@ -42,6 +43,11 @@ class ShareLimits:
     lower: float | int
     upper: float | int
     level: float | int
+
+    @classmethod
+    def of(cls, found: Interval) -> ShareLimits:
+        """The limits of an interval."""
+        return cls(found.point, found.lower, found.upper, found.level)
 
 
 @dataclass(frozen=True, eq=False)

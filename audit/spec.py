@@ -31,6 +31,7 @@ class AuditSpec:
             tell the references apart, or are of other kinds than the pool's), `always` or `never`.
         sample: audit so many items, drawn uniformly; None for all.
         level: confidence level of the interval, in (0, 1).
+        labels: a file that `poolproof label` wrote for this run; the share then comes from it.
         workers: processes; 0 for this one, None for one a core, or for all that a cluster has.
         engine: where shards are scored: `local` or `ray`.
         ray_address: HOST:PORT of a cluster's head or `auto`; None starts Ray on this machine.
@@ -49,6 +50,7 @@ class AuditSpec:
     match: str = "auto"
     sample: int | None = None
     level: float = 0.95
+    labels: str | None = None
     workers: int | None = None
     engine: str = "local"
     ray_address: str | None = None

@@ -14,6 +14,7 @@ from poolproof.audit.estimate import Share
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.groups import merge_small
 from poolproof.audit.items import Tally
+from poolproof.audit.labelled_audit import LabelledAudit, report_labels
 from poolproof.audit.marks import marked_share
 from poolproof.audit.paths import readable
 from poolproof.audit.plan import Plan
@@ -52,6 +53,8 @@ class Audit:
     tally: Tally
     calibration: Calibration | None
     share: Share | None
+    """By findings and detector."""
+    labelled: LabelledAudit | None
     checks: Checks
     generators: Transfer | None
     references: Mapping[str, Reference]
@@ -61,6 +64,11 @@ class Audit:
     weights_sha256: str | None
     command: str
     seconds: float
+
+    @property
+    def answer(self) -> Share | None:
+        """The share that is told: by labels where there are some, since these are right whatever a detector errs."""
+        return self.share if self.labelled is None else self.labelled.share
 
 
 def summarise(audit: Audit) -> dict[str, Any]:
@@ -80,7 +88,8 @@ def summarise(audit: Audit) -> dict[str, Any]:
         },
         "share": _share(audit),
         "why": None if audit.share else "not one item of the pool could be read",
-        "estimates": [] if audit.share is None else [_estimate(found) for found in audit.share.estimates],
+        "labels": report_labels(audit.labelled),
+        "estimates": _estimates(audit),
         "checks": _checks(audit),
         "generators": _generators(audit),
         "groups": _groups(audit),
@@ -106,7 +115,7 @@ def summarise(audit: Audit) -> dict[str, Any]:
 
 
 def _share(audit: Audit) -> dict[str, Any] | None:
-    share = audit.share
+    share = audit.answer
     if share is None:
         return None
     limits = share.interval
@@ -125,6 +134,12 @@ def _share(audit: Audit) -> dict[str, Any] | None:
             "upper": -int(-n * limits.upper // 1),
         },
     }
+
+
+def _estimates(audit: Audit) -> list[dict[str, Any]]:
+    """The share by every method, that of labels first."""
+    labelled = [] if audit.labelled is None else [audit.labelled.share.interval]
+    return [_estimate(found) for found in [*labelled, *(audit.share.estimates if audit.share else ())]]
 
 
 def _estimate(found: Interval) -> dict[str, Any]:
@@ -326,7 +341,7 @@ def _scores(audit: Audit) -> dict[str, Any] | None:
 
 
 def _admissible(audit: Audit) -> dict[str, Any]:
-    share, n = audit.share, _n_countable(audit)
+    share, n = audit.answer, _n_countable(audit)
     point = share.interval.point if share is not None else None
     synthetic = None if point is None else round(n * point)
     return {

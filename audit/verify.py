@@ -1,18 +1,22 @@
 """Checks a run: every item accounted for, every file what its marker says."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes its compute functions when it is imported, where no type checker sees them.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from poolproof.audit.digests import part_scored
 from poolproof.audit.engine import done_path, part_path
 from poolproof.audit.evidence import EVIDENCE, ITEMS, STATUSES
+from poolproof.audit.items import part_hits
 from poolproof.audit.plan import Plan
 from poolproof.audit.pool import one_line
 from poolproof.audit.run import SCANNED, RunFolder
@@ -69,24 +73,23 @@ def _shard_faults(run: RunFolder, role: str, plan: Plan, index: int, config_sha2
     if hash_file(part) != marker.get("sha256"):
         yield "its evidence is not what was written (hash differs); the audit command reads the shard again"
         return
-    table = pq.read_table(part)
-    if not table.schema.equals(EVIDENCE):
-        yield "its columns are not those of this version"
-        return
-    wanted = [(ref.row, ref.key) for ref in plan.shard(index).refs]
-    found = list(zip(table.column("row").to_pylist(), table.column("key").to_pylist(), strict=True))
-    if wanted != found:
-        yield f"its items are not those of the plan ({len(found)} found, {len(wanted)} planned)"
-    counted = Counter(table.column("status").to_pylist())
-    counts = {status: counted[status] for status in STATUSES}
-    if (counts, index, table.num_rows) != tuple(marker.get(name) for name in ("status", "shard", "items")):
+    with pq.ParquetFile(part) as file:
+        if not file.schema_arrow.equals(EVIDENCE):
+            yield "its columns are not those of this version"
+            return
+        found = file.read(["row", "key", "status"], use_threads=False)
+    wanted = plan.table(index, ["row", "key"])
+    if not all(found.column(name).equals(wanted.column(name)) for name in ("row", "key")):
+        yield f"its items are not those of the plan ({found.num_rows} found, {wanted.num_rows} planned)"
+    counts = (_count_statuses(found), index, found.num_rows)
+    if counts != tuple(marker.get(name) for name in ("status", "shard", "items")):
         yield "its statuses are not those of its marker"
 
 
 def _answer_faults(run: RunFolder) -> Iterator[str]:
     try:
         report: dict[str, Any] = json.loads(run.report.read_text("utf-8"))
-        items = pq.read_table(run.items)
+        answers = _count_items(run.items)
     except FileNotFoundError as error:
         yield f"{Path(str(error.filename)).name} is missing; run the audit again"
         return
@@ -94,13 +97,15 @@ def _answer_faults(run: RunFolder) -> Iterator[str]:
         yield f"report.json or items.parquet is damaged ({one_line(error)}); run the audit again"
         return
     try:
-        faults = [*_balance_faults(run, report, items)]
+        faults = [*_balance_faults(run, report, *answers)]
     except (KeyError, TypeError, AttributeError) as error:
         faults = [f"report.json is damaged ({type(error).__name__}: {error}); run the audit again"]
     yield from faults
 
 
-def _balance_faults(run: RunFolder, report: dict[str, Any], items: pa.Table) -> Iterator[str]:
+def _balance_faults(
+    run: RunFolder, report: dict[str, Any], schema: pa.Schema, counted: dict[str, int], hits: int
+) -> Iterator[str]:
     plan = run.plan()
     for name, sha256 in report["manifest"].get("files", {}).items():
         file = run.path / name
@@ -111,20 +116,33 @@ def _balance_faults(run: RunFolder, report: dict[str, Any], items: pa.Table) -> 
     status, audited = report["pool"]["status"], report["pool"]["audited"]
     if sum(status.values()) != audited or audited != plan.n_items:
         yield f"statuses add up to {sum(status.values())}, audited are {audited}, planned are {plan.n_items}"
-    if not items.schema.equals(ITEMS):
+    if not schema.equals(ITEMS):
         yield "items.parquet: its columns are not those of this version"
         return
-    counted = Counter(items.column("status").to_pylist())
-    if {name: counted[name] for name in STATUSES} != status:
-        yield f"items.parquet counts {dict(counted)}, report.json {status}"
+    if counted != status:
+        yield f"items.parquet counts {counted}, report.json {status}"
     if report["manifest"]["plan_sha256"] != plan.sha256:
         yield "report.json was made for another plan; run the audit again"
-    hits = sum(
-        state == "scored" and bool(signed or declared or marked)
-        for state, signed, declared, marked in zip(
-            *(items.column(name).to_pylist() for name in ("status", "signed", "declared", "marked")),
-            strict=True,
-        )
-    )
     if hits != report["tiers"]["any"]["count"]:
         yield f"items.parquet holds {hits} hits, report.json {report['tiers']['any']['count']}"
+
+
+def _count_items(path: Path) -> tuple[pa.Schema, dict[str, int], int]:
+    """The columns of the answer per item, its statuses and its hits, read row group by row group."""
+    counted: dict[str, int] = dict.fromkeys(STATUSES, 0)
+    hits = 0
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        if schema.equals(ITEMS):
+            for index in range(file.num_row_groups):
+                items = file.read_row_group(index, use_threads=False)
+                for status, n in _count_statuses(items).items():
+                    counted[status] = counted.get(status, 0) + n
+                hits += int((part_scored(items) & part_hits(items)).sum())
+    return schema, counted, hits
+
+
+def _count_statuses(table: pa.Table) -> dict[str, int]:
+    """How many items have each status, those of no item too."""
+    entries = pc.value_counts(table.column("status")).to_pylist()
+    return dict.fromkeys(STATUSES, 0) | {entry["values"]: entry["counts"] for entry in entries}

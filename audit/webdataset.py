@@ -13,6 +13,7 @@ from typing import BinaryIO, Final, final
 
 import pyarrow as pa
 
+from poolproof.audit.listing import collect_listing
 from poolproof.audit.paths import find_files, is_image_name, path_of, readable, storable
 from poolproof.audit.pool import LISTING, MAX_ITEM_BYTES, AbstractReader, ItemRef, Pool, Unread, one_line
 from poolproof.errors import InputError
@@ -94,23 +95,31 @@ def list_tars(root: Path) -> Pool:
     an item is known by source, key and offset.
     """
     folder = root.parent if root.is_file() else root
-    rows: list[tuple[str, int, Sample]] = []
-    n_ignored = 0
-    for group, tar in enumerate(find_files(root, ".tar")):
-        samples, n_lone = _index(folder / tar)
-        n_ignored += n_lone
-        rows += [(storable(tar), group, sample) for sample in samples]
-    items = pa.table(
+    n_lone: list[int] = []
+
+    def list_each() -> Iterator[pa.Table]:
+        for group, tar in enumerate(find_files(root, ".tar")):
+            samples, lone = _index(folder / tar)
+            n_lone.append(lone)
+            yield _listing(samples, storable(tar), group)
+
+    items, mapped = collect_listing(list_each())
+    return Pool(folder, items, sum(n_lone), TarReader(folder), mapped)
+
+
+def _listing(samples: Sequence[Sample], source: str, group: int) -> pa.Table:
+    """The rows of one tar."""
+    n = len(samples)
+    return pa.table(
         {
-            "key": [sample.key for _, _, sample in rows],
-            "source": [tar for tar, _, _ in rows],
-            "offset": [sample.image.offset for _, _, sample in rows],
-            "n_bytes": [sample.image.n_bytes for _, _, sample in rows],
-            "group": [group for _, group, _ in rows],
+            "key": [sample.key for sample in samples],
+            "source": [source] * n,
+            "offset": [sample.image.offset for sample in samples],
+            "n_bytes": [sample.image.n_bytes for sample in samples],
+            "group": [group] * n,
         },
         schema=LISTING,
     )
-    return Pool(folder, items, n_ignored, TarReader(folder))
 
 
 def _read_members(root: Path, refs: Sequence[ItemRef]) -> Iterator[bytes | Unread]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from poolproof.errors import InputError, Stopped
+from poolproof.errors import Halted, InputError
 from poolproof.files import write_json
 
 WORK: Final = ".filter"
@@ -24,7 +24,7 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINK: Final = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
-class FilterError(Stopped):
+class FilterError(Halted):
     """The pool could not be written; what is finished stays, and the same command continues."""
 
 
@@ -45,19 +45,28 @@ class Place:
         return self.out / WORK
 
     @contextlib.contextmanager
-    def file(self, path: Path) -> Iterator[IO[bytes]]:
-        """A file to write; it is at `path`, whole and on disk, when the block ends well, else nowhere."""
+    def file(self, path: Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
+        """A file to write; it is at `path`, whole, when the block ends well, else nowhere.
+
+        Args:
+            path: its final name.
+            sync: whether to wait until it is on disk; else whoever marks it as finished has to.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.work / "unfinished"
-        with temporary.open("wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as handle:
+                yield handle
+                handle.flush()
+                if sync:
+                    os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)  # on a full disk it would be in the way
 
-    def write(self, path: Path, data: bytes) -> None:
-        """Puts bytes at a path."""
-        with self.file(path) as handle:
+    def write(self, path: Path, data: bytes, *, sync: bool = True) -> None:
+        """Puts bytes at a path, as `file` does."""
+        with self.file(path, sync=sync) as handle:
             handle.write(data)
 
     def json(self, path: Path, value: Any) -> None:

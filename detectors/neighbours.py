@@ -81,7 +81,8 @@ def nearest(
         for row in np.flatnonzero(coarse[:, -1] <= reach):
             i = start + row
             other = faiss.pairwise_distances(x[i : i + 1], y)[0] <= reach[row]
-            other[i] &= not same
+            if same:
+                other[i] = False
             candidates = np.flatnonzero(other)
             exact_row = _distances_from(queries[i], bank, candidates)
             order_row = np.argsort(exact_row, kind="stable")[:k]

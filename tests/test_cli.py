@@ -183,3 +183,32 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "<img src=x" not in page
     assert json.loads((tmp_path / "run" / "report.json").read_text())["pool"]["status"]["scored"] == 7
+
+
+def test_a_full_disk_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    """A write that finds no space ends in one line, and with room the same command ends well."""
+    write_class(tmp_path / "pool", 40, synthetic=False, seed=1)
+    arguments = [
+        "audit",
+        str(tmp_path / "pool"),
+        "--out",
+        str(tmp_path / "run"),
+        "--embedder",
+        "forensic",
+        "-q",
+    ]
+    code = (
+        "import errno, sys, pathlib\n"
+        "from poolproof.audit import summary, run\n"
+        "def full(path, value):\n"
+        "    raise OSError(errno.ENOSPC, 'No space left on device', str(path))\n"
+        "run.write_json = full\n"
+        f"sys.argv = ['poolproof', *{arguments!r}]\n"
+        "from poolproof.cli import main\n"
+        "main()"
+    )
+    halted = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert halted.returncode == 1
+    assert len(halted.stderr.strip().splitlines()) == 1
+    assert "no space left on the device" in halted.stderr
+    assert poolproof(*arguments).returncode == 0

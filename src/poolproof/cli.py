@@ -18,8 +18,9 @@ from poolproof.cli_detect import detect
 from poolproof.cli_diff import diff
 from poolproof.cli_filter import filter_run
 from poolproof.cli_gates import FailIf, Junit, MaxUnreadable, Summary, check_rate, close_audit
+from poolproof.cli_label import label
 from poolproof.cli_loop import simulate
-from poolproof.errors import InputError, MissingExtra, Stopped, UnreliableEstimate
+from poolproof.errors import Halted, InputError, MissingExtra, UnreliableEstimate
 from poolproof.files import tell_failure
 
 if TYPE_CHECKING:
@@ -111,6 +112,12 @@ def audit(
         ),
     ] = None,
     level: Annotated[float, typer.Option(help="Confidence level of the interval.")] = 0.95,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What `poolproof label` wrote for RUN; the share is then told by the labels."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes. [default: one a core]", show_default=False)
     ] = None,
@@ -164,6 +171,7 @@ def audit(
         match=match,
         sample=sample,
         level=level,
+        labels=None if labels is None else str(labels),
         workers=workers,
         engine=engine,
         ray_address=ray_address,
@@ -296,6 +304,7 @@ def pull_model(
 
 
 app.command("diff", short_help="Tell what changed between two runs, and whether the share did.")(diff)
+app.command("label", short_help="Label images of a run by eye.")(label)
 app.add_typer(detect, name="detect", short_help="Fit, try and use a detector alone.")
 app.add_typer(simulate, name="simulate", short_help="Simulate self-consuming loops.")
 app.add_typer(watermark, name="watermark", short_help="Write, read and test invisible marks.")
@@ -325,6 +334,8 @@ def _print_audit(report: dict[str, Any], out: Path) -> None:
         typer.echo(f"share       {point}  ({limits})")
         if share["why"]:
             typer.echo(f"            {share['why']}")
+    for line in _label_lines(report.get("labels")):
+        typer.echo(line)
     typer.echo(
         "evidence    " + ", ".join(f"{tiers[t]['count']} {t}" for t in ("signed", "declared", "marked"))
     )
@@ -339,6 +350,22 @@ def _print_audit(report: dict[str, Any], out: Path) -> None:
     for note in report["notes"]:
         typer.echo(f"note        {note}")
     typer.echo(f"report      {out / 'report.html'}")
+
+
+def _label_lines(labels: Mapping[str, Any] | None) -> list[str]:
+    """What people said, and what more of it is worth."""
+    if labels is None:
+        return []
+    real, worst = labels["n"] - labels["synthetic"], labels["worst_case"]
+    lines = [f"labels      {labels['synthetic']} synthetic, {real} real, {labels['unsure']} unsure"]
+    if labels["unsure"]:
+        between = f"{_percent(worst['lower'])} to {_percent(worst['upper'])}"
+        lines.append(f"            whatever the unsure are: {between}")
+    if labels["hits_real"]:
+        lines.append(
+            f"            {labels['hits_real']} labelled real are signed, declared or marked synthetic"
+        )
+    return [*lines, f"            {labels['plan']['words']}"]
 
 
 def _print_part(done: Progressed, out: Path) -> None:
@@ -399,7 +426,7 @@ def main() -> None:
     except (InputError, MissingExtra, UnreliableEstimate) as error:
         typer.echo(f"poolproof: {' '.join(str(error).split())}", err=True)
         raise SystemExit(EXIT_USAGE) from None
-    except Stopped as error:
+    except Halted as error:
         typer.echo(f"poolproof: {' '.join(str(error).split())}", err=True)
         raise SystemExit(EXIT_TOOL) from None
     except _Interrupted:

@@ -1,4 +1,4 @@
-"""The errors that a user can mend. The command line prints them as one line and exits with 2, with 1 for Stopped.
+"""The errors that a user can mend. The command line prints them as one line and exits with 2, with 1 for Halted.
 
 ValueError
 ├── InputError            a path, option or file that cannot be used: name, got, allowed, remedy
@@ -6,7 +6,7 @@ ValueError
 ImportError
 └── MissingExtra          an optional package is needed; names the extra that installs it
 RuntimeError
-└── Stopped               the machine's fault, such as a full disk; the same command continues
+└── Halted                a full disk or dying processes; the same command goes on later
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class UnreliableEstimate(ValueError):
         self.estimate = estimate
 
 
-class Stopped(RuntimeError):
-    """The work could not go on, for no fault of the input; what is finished stays, and the same command continues."""
+class Halted(RuntimeError):
+    """The work cannot go on for now; what is finished stays. The command line exits with 1 and one line."""
 
 
 class MissingExtra(ImportError):

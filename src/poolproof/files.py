@@ -47,7 +47,7 @@ def tell_failure(error: OSError, folder: Path | None = None) -> str:
     """
     reason = (error.strerror or str(error)).partition(". Detail:")[0]  # Arrow says it twice
     if error.errno in _FULL:
-        reason = f"no space left ({reason})"
+        reason = f"no space left on the device ({reason})"
     place = folder if error.filename is None else error.filename
     where = "" if place is None else f"{os.fsdecode(place)!r}: "
     return f"{where}{reason}; mend that, the same command continues"

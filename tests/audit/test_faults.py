@@ -102,6 +102,11 @@ def spec_of(pool: Path, out: Path, **options: Any) -> AuditSpec:
     return AuditSpec(pool=str(pool), out=out, embedder="forensic", workers=0, shard_size=4, **options)
 
 
+def empty(path: Path) -> None:
+    """Leaves nothing of a file."""
+    path.write_bytes(b"")
+
+
 def flip(path: Path, at: float = 0.5) -> None:
     """Turns one bit of a file."""
     data = bytearray(path.read_bytes())
@@ -120,7 +125,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "a bit inside": lambda path: flip(path, 0.4),
     "a bit near the end": lambda path: flip(path, 0.97),
     "cut": cut,
-    "empty": lambda path: path.write_bytes(b""),
+    "empty": empty,
 }
 
 

@@ -29,9 +29,15 @@ from filtered_pools import (
     uid,
     write_kind,
 )
+from image_pools import add_evidence, write_mixed
 
+from poolproof.audit.decide import decide as decide_policy
+from poolproof.audit.decide import judge_run, save_decision
 from poolproof.audit.filter import FORMATS, FilterSpec, filter_pool, listed
+from poolproof.audit.policy import DropFound
 from poolproof.audit.pool import Pool, open_pool
+from poolproof.audit.run import RunFolder, audit_pool
+from poolproof.audit.spec import AuditSpec
 from poolproof.audit.write_place import FilterError, Place
 from poolproof.errors import InputError
 
@@ -53,6 +59,7 @@ STOPS = (
 def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits for the disk here: what a stop leaves behind does not depend on it."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(os, "sync", lambda: None)
 
 
 def opened(out: Path) -> Pool:
@@ -146,8 +153,8 @@ def stopping(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[list[int]]
     write = Place.file
 
     @contextmanager
-    def file(self: Place, path: Path) -> Iterator[Any]:
-        with write(self, path) as handle:
+    def file(self: Place, path: Path, *, sync: bool = True) -> Iterator[Any]:
+        with write(self, path, sync=sync) as handle:
             yield handle
             count[0] += 1
             if count[0] == after:
@@ -371,12 +378,12 @@ def test_a_device_without_space(tmp_path: Path, name: str) -> None:
     whole = Place.file
 
     @contextmanager
-    def full(self: Place, path: Path) -> Iterator[Any]:
+    def full(self: Place, path: Path, *, sync: bool = True) -> Iterator[Any]:
         if "pool" in path.parts:
             with Path("/dev/full").open("wb") as handle:
                 yield handle
         else:
-            with whole(self, path) as handle:
+            with whole(self, path, sync=sync) as handle:
                 yield handle
 
     with pytest.MonkeyPatch.context() as patch:
@@ -449,6 +456,21 @@ def test_options_that_cannot_be(tmp_path: Path, options: dict[str, Any], message
 def test_keys_in_the_list(key: str, line: str) -> None:
     """A line is the key itself, or a JSON string of it where it could be misread."""
     assert listed(key) == line
+
+
+def test_from_audit_to_pool(tmp_path: Path) -> None:
+    """The decision that the policies write into the output folder is carried out there, and told in the card."""
+    add_evidence(write_mixed(tmp_path / "pool", 6, 0, seed=3), declared=3, marked=0)
+    audit_pool(AuditSpec(pool=str(tmp_path / "pool"), out=tmp_path / "run", embedder="forensic", workers=0))
+    judged = judge_run(tmp_path / "run")
+    decision, told = save_decision(judged, decide_policy(judged, DropFound()), tmp_path / "out")
+    manifest = filter_pool(RunFolder(tmp_path / "run"), decision, FilterSpec(tmp_path / "out"))
+    assert manifest["counts"]["kept"] == told["items"]["kept"] == 6
+    assert sorted(os.listdir(tmp_path / "out" / "pool")) == [f"r{i:04d}.png" for i in range(6)]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- removed: 3 of 9 images" in card
+    assert "```" not in card
+    assert "removed: 3 of 9 images" in (tmp_path / "out" / "croissant.json").read_text()
 
 
 def test_two_calls_at_once(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from poolproof.audit.plan import Plan, _shard_bounds, describe_reader, make_plan, open_reader, read_plan
+from poolproof.audit.plan import Plan, _cut, _find_changes, describe_reader, make_plan, open_reader, read_plan
 from poolproof.audit.pool import FolderReader, Pool, Unread, list_folder, open_pool
 from poolproof.errors import InputError
 
@@ -23,6 +23,12 @@ from poolproof.errors import InputError
 def plan_of(pool: Pool, path: Path, *, seed: int = 0, shard_size: int = 4, sample: int | None = None) -> Plan:
     """A plan with small shards."""
     return make_plan(pool, path, rng=np.random.default_rng(seed), shard_size=shard_size, sample=sample)
+
+
+def bounds_of(groups: np.ndarray, shard_size: int, stretch: int = 7) -> list[int]:
+    """Where shards begin and end, the groups looked at in stretches."""
+    pieces = [groups[start : start + stretch] for start in range(0, len(groups), stretch)]
+    return _cut(_find_changes(pa.table({"group": piece}) for piece in pieces), len(groups), shard_size)
 
 
 def rows_of(plan: Plan) -> list[int]:
@@ -230,7 +236,7 @@ def test_a_damaged_plan_is_refused(pool: Pool, tmp_path: Path) -> None:
 def test_bounds_cut_the_pool_into_shards(sizes: list[int], shard_size: int) -> None:
     """Every row is in exactly one shard, in order, and no shard is empty or above the size."""
     groups = np.repeat(np.arange(len(sizes)), sizes)
-    bounds = _shard_bounds(groups, shard_size)
+    bounds = bounds_of(groups, shard_size)
     assert bounds[0] == 0
     assert bounds[-1] == len(groups)
     lengths = [stop - start for start, stop in pairwise(bounds)]
@@ -246,7 +252,7 @@ def test_small_groups_are_never_cut(sizes: list[int], shard_size: int) -> None:
     """Where groups fit into half a shard, every shard ends with one, so that none is read twice."""
     groups = np.repeat(np.arange(len(sizes)), sizes)
     ends = set(np.cumsum(sizes).tolist())
-    assert set(_shard_bounds(groups, shard_size)[1:]) <= ends
+    assert set(bounds_of(groups, shard_size)[1:]) <= ends
 
 
 @pytest.mark.property

@@ -185,9 +185,9 @@ def test_without_trust_in_the_detector_only_findings_count() -> None:
 def test_removing_all_is_no_way_into_a_region() -> None:
     """A pool without a real image left is outside of every region."""
     assert not RatioRegion(0.5).holds(0, 0, 0)
-    assert RatioRegion(0.5).verdict(10, 0, 2) == "admissible"
+    assert RatioRegion(0.5).verdict(10, 0, 2) == "within the cap"
     assert RatioRegion(0.5).verdict(10, 1, 9) == "undecided"
-    assert RatioRegion(0.5).verdict(10, 8, 9) == "not admissible"
+    assert RatioRegion(0.5).verdict(10, 8, 9) == "above the cap"
 
 
 @pytest.mark.coverage

@@ -1,53 +1,22 @@
-"""Duplicates, overlaps and folds by content hash."""
+"""References that were read: what is left out of them, and their features."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolproof.audit.references import Reference, drop_shared, find_duplicates, find_members, fold_of
+from poolproof.audit.engine import part_path
+from poolproof.audit.evidence import EVIDENCE
+from poolproof.audit.plan import Plan
+from poolproof.audit.references import Evidence, Reference, drop_shared, part_features, places_of
 from poolproof.errors import InputError
-
-small = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()), max_size=30)
-
-
-@pytest.mark.property
-@settings(deadline=None)
-@given(small)
-def test_duplicates_are_the_later_scored_copies(rows: list[tuple[int, int, bool]]) -> None:
-    """An item is a duplicate exactly where an earlier scored one has the same hash."""
-    digests = np.array([row[:2] for row in rows], np.uint64).reshape(-1, 2)
-    scored = np.array([row[2] for row in rows], bool)
-    seen: set[tuple[int, ...]] = set()
-    expected = []
-    for *digest, ok in rows:
-        expected.append(ok and tuple(digest) in seen)
-        if ok:
-            seen.add(tuple(digest))
-    assert find_duplicates(digests, scored).tolist() == expected
-
-
-@pytest.mark.property
-@settings(deadline=None)
-@given(small, small)
-def test_members_are_those_of_a_set(
-    rows: list[tuple[int, int, bool]], others: list[tuple[int, int, bool]]
-) -> None:
-    """Membership is by the whole hash, not by its first half."""
-    a = np.array([row[:2] for row in rows], np.uint64).reshape(-1, 2)
-    b = np.array([row[:2] for row in others], np.uint64).reshape(-1, 2)
-    known = {row[:2] for row in others}
-    assert find_members(a, b).tolist() == [row[:2] in known for row in rows]
-
-
-def test_folds_are_balanced_and_follow_the_content() -> None:
-    """Folds depend on the hash alone and are about equally large."""
-    digests = np.random.default_rng(0).integers(0, 2**63, size=(5000, 2), dtype=np.uint64)
-    folds = fold_of(digests, 5)
-    assert (fold_of(digests[::-1], 5)[::-1] == folds).all()
-    assert np.bincount(folds, minlength=5).min() > 850
 
 
 def test_shared_images_leave_both_references() -> None:
@@ -65,3 +34,57 @@ def test_shared_images_leave_both_references() -> None:
     assert (kept["real"].n_shared, kept["synthetic"].n_shared) == (2, 2)
     with pytest.raises(InputError, match="two different pools"):
         drop_shared({"real": reference(0, 3), "synthetic": reference(0, 5)})
+
+
+@pytest.mark.parametrize(("embedder", "kind"), [("forensic", "<f4"), ("clip:x/y", "<f2")])
+def test_features_are_those_of_the_kept_rows(embedder: str, kind: str) -> None:
+    """Vectors come back row by row from any slice and chunk, whatever lies between them."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(9, 5)).astype(kind)
+    values = [None if i == 4 else vector.tobytes() for i, vector in enumerate(vectors)]
+    name = "forensic" if embedder == "forensic" else "embedding"
+    column = pa.chunked_array([pa.array(values, pa.binary()), pa.array(values[::-1], pa.binary())])
+    part = pa.table({name: column}).slice(2, 14)
+    keep = np.array([i % 3 != 0 for i in range(2, 16)]) & part.column(name).is_valid().to_numpy()
+    expected = np.concatenate([vectors, vectors[::-1]])[2:16][keep].astype(np.float32)
+    found = part_features(part, embedder, keep)
+    assert found.dtype == np.float32
+    assert (found == expected).all()
+    assert part_features(part, embedder, np.zeros(14, bool)).shape == (0, 0)
+
+
+def test_vectors_of_two_lengths_are_no_features() -> None:
+    """A vector that is cut or missing is an error and shifts no other."""
+    for values in ([bytes(8), bytes(4), bytes(12)], [bytes(8), None]):
+        part = pa.table({"forensic": pa.array(values, pa.binary())})
+        with pytest.raises(RuntimeError, match="vectors of 8 bytes"):
+            part_features(part, "forensic", np.ones(len(values), bool))
+
+
+@pytest.mark.parametrize("places", [[], [0], [6], [1, 2, 5], [0, 1, 2, 3, 4, 5, 6]])
+def test_items_are_taken_by_position(tmp_path: Path, places: list[int]) -> None:
+    """Columns of chosen items come in the plan's order from whatever part holds them."""
+    sizes, start = (3, 1, 3), 0
+    for index, n in enumerate(sizes):
+        rows: list[dict[str, Any]] = [
+            {"row": 10 * i, "key": f"k{i}", "source": "s", "status": "scored", "sha256": bytes([i] * 32)}
+            for i in range(start, start + n)
+        ]
+        start += n
+        pq.write_table(pa.Table.from_pylist(rows, schema=EVIDENCE), part_path(tmp_path, index))
+    evidence = Evidence(Plan(tmp_path / "plan.parquet", "", sizes, 7, {}), tmp_path)
+    taken = evidence.take(["row", "sha256"], np.array(places, np.int64))
+    assert taken.column("row").to_pylist() == [10 * place for place in places]
+    assert taken.column("sha256").to_pylist() == [bytes([place] * 32) for place in places]
+
+
+@pytest.mark.property
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.booleans(), max_size=60), st.data())
+def test_places_of_ranks_are_those_of_the_true_entries(values: list[bool], data: st.DataObject) -> None:
+    """The k-th true entry is found without a list of all."""
+    mask = np.array(values, bool)
+    n = int(mask.sum())
+    ranks = sorted(data.draw(st.sets(st.integers(0, n - 1)))) if n else []
+    expected = np.flatnonzero(mask)[ranks].tolist()
+    assert places_of(mask, np.array(ranks, np.int64)).tolist() == expected

@@ -46,6 +46,7 @@ def test_border_is_on_the_safe_side_of_the_simulated_one(tmp_path: Path) -> None
     assert any(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.theory
 def test_border_does_not_jump_where_the_closed_form_takes_over(tmp_path: Path) -> None:
     """On both sides of the change the borders agree within 8 %: steps, errors and the closed form together."""

@@ -21,7 +21,7 @@ from poolproof.audit.gallery import GALLERY_SIZE, galleries, lost_items
 from poolproof.audit.report import accounts, checks, headline, render_report, tiers
 from poolproof.errors import InputError
 
-KINDS = ("both-references", "real-only", "no-references", "nothing-scored")
+KINDS = ("both-references", "labelled", "real-only", "no-references", "nothing-scored")
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -109,6 +109,7 @@ def test_every_field_is_documented() -> None:
             "both-references",
             "30.2 % synthetic 95 % interval 26.1 to 34.8 % , about 174 images (150 to 200)",
         ),
+        ("labelled", "27.1 % synthetic 95 % interval 23.1 to 31.4 % , about 156 images (132 to 181)"),
         ("real-only", "at least 20.7 % synthetic 95 % interval 20.7 to 100 % , 119 to 575 images"),
         ("no-references", "at least 16.9 % synthetic 95 % interval 16.9 to 100 % , 97 to 575 images"),
         ("nothing-scored", "No figure for the synthetic share Nothing can be said"),
@@ -128,6 +129,7 @@ def test_headline_says_how_sure(rendered: Callable[[str], Path], kind: str, word
             "both-references",
             "575 images, corrected for the detector's misses and false alarms measured",
         ),
+        ("labelled", "what people said of 200 images drawn at random; the detector's flags make it narrower"),
         ("real-only", "575 images the detector flags beyond its false alarms on real references, and on 97"),
         ("no-references", "97 images whose own signature, metadata or mark says synthetic, and nothing else"),
     ],
@@ -137,7 +139,27 @@ def test_headline_says_what_it_rests_on(make_run: Callable[[str], Any], kind: st
     report = load(make_run(kind))
     said = headline(report)
     assert basis in said.basis
-    assert (said.why is None) == (kind == "both-references")
+    assert (said.why is None) == (kind in ("both-references", "labelled"))
+
+
+def test_labels_are_shown_by_part(rendered: Callable[[str], Path]) -> None:
+    """Each part has its counts, with their sum, what more are worth, the worst case, and labels against findings."""
+    text = read(rendered("labelled")).text
+    assert "Flagged by the detector 110 9 51 3 All others 390 107 9 0 sum 575 118 82 4" in text
+    assert "Label 96 more for ±3 points (now ±4.2 points)." in text
+    assert "Whatever the unsure ones are, the share lies between 22.4 % and 32.7 %." in text
+    assert "2 images labelled real are signed, declared or marked as synthetic" in text
+    assert "labels by people, part by part" in text
+    assert "Labels by people" not in read(rendered("both-references")).text
+
+
+def test_report_from_before_labels_is_rendered(make_run: Callable[[str], Any]) -> None:
+    """A report.json without the section, of an earlier release, is shown as it was."""
+    run = make_run("both-references")
+    report = load(run)
+    del report["labels"]
+    (run.path / "report.json").write_text(json.dumps(report))
+    assert "30.2 %" in read(render_report(run.path, read_images=run.read_images)).text
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,10 @@ def test_page_is_quiet_and_fits(visit: Callable[..., Visit], screen: str, scheme
     assert opened.events == []
 
 
-@pytest.mark.parametrize("kind", ["real-only", "no-references", "nothing-scored"])
+@pytest.mark.parametrize("kind", ["labelled", "real-only", "no-references", "nothing-scored"])
 @pytest.mark.parametrize("screen", SCREENS)
 def test_pages_with_less_to_say(visit: Callable[..., Visit], kind: str, screen: str) -> None:
-    """Reports without references or scores are as quiet, and fit as well."""
+    """Reports by labels, and without references or scores, are as quiet, and fit as well."""
     opened = visit(kind, screen)
     assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert opened.page.locator("h1 .figure").is_visible()

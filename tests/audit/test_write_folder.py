@@ -17,6 +17,13 @@ from poolproof.audit.filter import FilterSpec, filter_pool
 from poolproof.audit.pool import ItemRef, open_pool
 
 
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for the disk here."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(os, "sync", lambda: None)
+
+
 def write_images(folder: Path, names: list[str | bytes]) -> Path:
     """A folder of images with these paths."""
     for name, data in zip(names, images(len(names)), strict=True):

@@ -161,3 +161,12 @@ def test_scores_do_not_depend_on_the_batch() -> None:
     for i in range(len(items)):
         assert knn_score(items[i : i + 1], real, synthetic)[0] == scores[i]
         assert real_distance(items[i : i + 1], real)[0] == far[i]
+
+
+def test_ties_beyond_the_length_of_the_bank_are_settled() -> None:
+    """More queries than bank points are looked up exactly where many points lie equally far."""
+    bank = np.concatenate([np.eye(30), np.full((1, 30), 5.0)])
+    queries = np.zeros((100, 30))
+    found = nearest(queries, bank, 2)
+    assert (found.indices == [0, 1]).all()
+    assert (found.distances == 1).all()
