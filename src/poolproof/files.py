@@ -7,11 +7,13 @@ import errno
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+_LEFTOVER: Final = re.compile(r"\..+\.\d+(-\d+)?\.tmp", re.DOTALL)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -54,9 +56,10 @@ def tell_failure(error: OSError, folder: Path | None = None) -> str:
 
 
 def sweep_folder(folder: Path) -> None:
-    """Removes what killed processes left of `replace_file` in a folder; nobody else may be at work in it."""
-    for leftover in folder.glob(".*.[0-9]*-[0-9]*.tmp"):
-        leftover.unlink(missing_ok=True)
+    """Removes what killed processes left of files and pages in a folder; nobody else may be at work in it."""
+    for leftover in folder.glob(".*.tmp"):
+        if _LEFTOVER.fullmatch(leftover.name):
+            leftover.unlink(missing_ok=True)
 
 
 def hash_file(path: Path) -> str:

@@ -332,12 +332,14 @@ def words_of(name: str, small: Path, small_run: Path) -> list[str]:
     return ["audit", str(small), "-o", "OUT", *AUDIT, "--workers", "0"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_kill_or_a_full_disk_at_some_turns(name: str, small: Path, small_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "fault", "code"), [("audit", "full", 1), ("filter", "kill", -signal.SIGKILL)]
+)
+def test_a_kill_or_a_full_disk_at_some_turns(
+    name: str, fault: str, code: int, small: Path, small_run: Path, tmp_path: Path
+) -> None:
     """A process that dies, or that finds no space, leaves whole files alone, and the same command continues."""
-    words = words_of(name, small, small_run)
-    check_strikes(strike(tmp_path, "kill", words, every=31, first=5), {-signal.SIGKILL})
-    check_strikes(strike(tmp_path, "full", words, every=41, first=9), {1})
+    check_strikes(strike(tmp_path, fault, words_of(name, small, small_run), every=31, first=5), {code})
 
 
 @pytest.mark.slow
@@ -426,6 +428,7 @@ def test_what_a_kill_left_of_a_decision_is_in_nobodys_way(left: str, tmp_path: P
 def test_what_a_kill_left_of_a_report_is_swept(small: Path, spoilt: Path) -> None:
     """Temporary files of killed audits do not gather in the run, and other hidden files stay."""
     (spoilt / ".items.parquet.17-4.tmp").write_bytes(b"half")
+    (spoilt / ".report.html.17.tmp").write_bytes(b"half")
     (spoilt / ".notes.tmp").write_bytes(b"kept")
     audit_pool(spec_of(small, spoilt))
     assert [path.name for path in spoilt.glob(".*.tmp")] == [".notes.tmp"]

@@ -10,10 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filtered_pools import decide, write_tar
 from spoilt_cases import CASES, cases_of, watch
 from spoilt_pools import spoil, whole_images
 
+from poolproof.audit.filter import FilterSpec, filter_pool
 from poolproof.audit.pool import Unread, open_pool
+from poolproof.audit.verify_filter import find_filter_faults
 from poolproof.errors import InputError
 
 
@@ -75,6 +78,18 @@ def test_a_column_whose_name_is_not_text_is_refused(tmp_path: Path) -> None:
     (pool / "a.parquet").unlink()
     with pytest.raises(InputError, match="no Parquet file of 1 can be read"):
         open_pool(pool)
+
+
+@pytest.mark.parametrize("name", ["photo.v2.png", "a\\..\\b.png", "dir.d/photo.final.v2.png"])
+def test_images_whose_names_have_dots_keep_one_stem(name: str, tmp_path: Path) -> None:
+    """Out of a tar into a folder, nothing of a name is written twice, and a caption stays beside its image."""
+    (_, image), stem = whole_images()[4], name.removesuffix(".png")
+    pool = write_tar(tmp_path / "pool" / "0.tar", [(name, image), (f"{stem}.txt", b"cat")])
+    filter_pool(*decide(pool, tmp_path / "made"), FilterSpec(tmp_path / "out", format="folder"))
+    assert find_filter_faults(tmp_path / "out") == []
+    written = [path for path in (tmp_path / "out" / "pool").rglob("*") if path.is_file()]
+    assert len({path.stem for path in written}) == 1, written
+    assert sorted(path.suffix for path in written) == [".png", ".txt"]
 
 
 @pytest.mark.slow
