@@ -52,6 +52,7 @@ def strike(event: str) -> None:
         return
     target = Path(state["out"]) / fault.removeprefix("swap:")
     state["left"] = None
+    Path(state["out"] + ".mark").touch()
     if target.exists():
         target.rename(target.with_name("away"))
         target.symlink_to("nowhere")
@@ -125,7 +126,9 @@ def main(spec: dict[str, Any]) -> None:
         code = call(command, turn, log)
         said = log.read_text("utf-8", "replace")
         away = next(out.rglob("away"), None) if out.is_dir() else None
-        reached = code != 0 or away is not None
+        mark = Path(spec["out"] + ".mark")
+        reached = code != 0 or mark.exists()
+        mark.unlink(missing_ok=True)
         if away is not None:
             link = away.with_name(spec["fault"].removeprefix("swap:").rpartition("/")[2])
             if link.is_symlink() or link.is_file():

@@ -361,7 +361,7 @@ def test_a_folder_that_is_taken_away_midway(
     name: str, folder: str, small: Path, small_run: Path, tmp_path: Path
 ) -> None:
     """Where a dangling link takes a folder's place, as root may pass any other bar, the error is one line."""
-    struck = strike(tmp_path, f"swap:{folder}", words_of(name, small, small_run), every=5, first=8)
+    struck = strike(tmp_path, f"swap:{folder}", words_of(name, small, small_run), every=9, first=11)
     check_strikes(struck, {0, 1, 2})
     assert any(turn["code"] for turn in struck)
 
