@@ -20,6 +20,7 @@ from poolproof.audit.policy import AbstractPolicy, CapRatio, Choice, HoldAdmissi
 from poolproof.audit.region import AbstractRegion, RatioRegion
 from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.scored_pool import TIERS, ScoredPool, read_scored_pool, read_standing
+from poolproof.audit.write_place import is_leftover
 from poolproof.errors import InputError
 from poolproof.files import hash_file, replace_file, write_json
 
@@ -190,7 +191,7 @@ def check_out(out: Path) -> None:
         raise InputError(f"--out is {str(out)!r}, a file; give a folder")
     if not out.is_dir() or (out / "decision.parquet").is_file():
         return
-    if any(not each.name.startswith(".decision.parquet") for each in out.iterdir()):
+    if any(not is_leftover(each.name) for each in out.iterdir()):
         raise InputError(f"--out {str(out)!r} holds other files; give a new folder")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import multiprocessing
 import os
@@ -17,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolproof.audit.evidence import STATUSES
@@ -24,7 +24,7 @@ from poolproof.audit.plan import Plan
 from poolproof.audit.progress import Tick
 from poolproof.audit.score import Progress, Scorer, score_shard
 from poolproof.errors import Halted
-from poolproof.files import hash_file, replace_file, write_json
+from poolproof.files import hash_file, replace_file, sweep_folder, tell_failure, write_json
 from poolproof.processes import die_with_parent
 
 ITEM_SECONDS: Final = 120.0
@@ -34,8 +34,6 @@ ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_N
 """What a worker's environment says, so that cores are shared out by processes alone."""
 
 _POLL_SECONDS: Final = 0.1
-
-_NO_SPACE: Final = "no space left on the device"
 
 
 class EngineError(Halted):
@@ -47,8 +45,8 @@ class WorkerError(RuntimeError):
 
 
 def failure_of(told: str) -> RuntimeError:
-    """The error that a worker's words stand for."""
-    return EngineError(told) if told.startswith(_NO_SPACE) else WorkerError(told)
+    """The error that a worker's words stand for: a bug keeps its traceback, what can be mended is one line."""
+    return WorkerError(told) if told.startswith("Traceback") else EngineError(told)
 
 
 @dataclass
@@ -98,16 +96,7 @@ def commit_shard(
     part = part_path(evidence, index)
     with replace_file(part) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    statuses = Counter(table.column("status").to_pylist())
-    marker = {
-        "shard": index,
-        "items": table.num_rows,
-        "status": {status: statuses[status] for status in STATUSES},
-        "sha256": hash_file(part),
-        "plan_sha256": plan.sha256,
-        "config_sha256": config_sha256,
-    }
-    write_json(done_path(evidence, index), marker)
+    write_json(done_path(evidence, index), _describe_part(plan, index, table, hash_file(part), config_sha256))
 
 
 def try_shard(
@@ -124,15 +113,27 @@ def try_shard(
     try:
         commit_shard(plan, index, scorer, evidence, config_sha256, skip=skip, progress=progress)
     except OSError as error:
-        full = error.errno == errno.ENOSPC
-        return (
-            f"{_NO_SPACE} of {evidence}; free some, the same command continues"
-            if full
-            else traceback.format_exc()
-        )
+        return traceback.format_exc() if error.errno is None else tell_failure(error, evidence)
     except BaseException:  # it goes to the driver, which raises it with this traceback
         return traceback.format_exc()
     return None
+
+
+def distrust(plan: Plan, evidence: Path) -> list[int]:
+    """Shards whose evidence is not what was written. Their markers are removed, so that they are read again."""
+    damaged = []
+    for index in range(plan.n_shards):
+        marker, part = _read_marker(evidence, index), part_path(evidence, index)
+        if marker is None or not part.is_file():
+            continue
+        sha256 = hash_file(part)
+        if sha256 == marker.get("sha256"):
+            table = pq.read_table(part, columns=["status"])
+            if marker == _describe_part(plan, index, table, sha256, marker.get("config_sha256")):
+                continue
+        done_path(evidence, index).unlink()
+        damaged.append(index)
+    return damaged
 
 
 def unfinished(plan: Plan, evidence: Path, config_sha256: str) -> list[int]:
@@ -185,7 +186,8 @@ def run_shards(
 
 def sweep(evidence: Path) -> None:
     """Removes what killed workers left behind; nobody else may be at work in the folder."""
-    for leftover in (*evidence.glob(".*.tmp"), *evidence.glob(".*.row")):
+    sweep_folder(evidence)
+    for leftover in evidence.glob(".*.row"):
         leftover.unlink(missing_ok=True)
 
 
@@ -351,9 +353,32 @@ def _cause(code: int | None) -> str:
 
 
 def _is_done(plan: Plan, index: int, evidence: Path, config_sha256: str) -> bool:
-    try:
-        marker = json.loads(done_path(evidence, index).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+    marker = _read_marker(evidence, index)
+    if marker is None:
         return False
     same = marker.get("plan_sha256") == plan.sha256 and marker.get("config_sha256") == config_sha256
     return same and part_path(evidence, index).is_file()
+
+
+def _describe_part(
+    plan: Plan, index: int, table: pa.Table, sha256: str, config_sha256: str | None
+) -> dict[str, Any]:
+    """What a shard's marker says."""
+    statuses = Counter(table.column("status").to_pylist())
+    return {
+        "shard": index,
+        "items": table.num_rows,
+        "status": {status: statuses[status] for status in STATUSES},
+        "sha256": sha256,
+        "plan_sha256": plan.sha256,
+        "config_sha256": config_sha256,
+    }
+
+
+def _read_marker(evidence: Path, index: int) -> dict[str, Any] | None:
+    """A shard's marker, None where there is none or it is damaged."""
+    try:
+        marker = json.loads(done_path(evidence, index).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return marker if isinstance(marker, dict) else None

@@ -197,11 +197,13 @@ def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
         raise OSError("neither a file nor a link to one")
     # pyarrow takes the name as text and fails where it is not UTF-8; as bytes it takes any
-    with (
-        pa.OSFile(os.fsencode(path)) as handle,
-        pq.ParquetFile(handle, buffer_size=_BUFFER, pre_buffer=False) as file,
-    ):
-        yield file
+    with pa.OSFile(os.fsencode(path)) as handle:
+        try:
+            opened = pq.ParquetFile(handle, buffer_size=_BUFFER, pre_buffer=False)
+        except UnicodeDecodeError as error:
+            raise OSError(f"a column's name is not text ({one_line(error)})") from error
+        with opened as file:
+            yield file
 
 
 def _list_file(folder: Path, name: str, group: int) -> Iterator[pa.Table]:

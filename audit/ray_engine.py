@@ -71,8 +71,9 @@ def run_on_ray(
             started with it, which takes some seconds.
 
     Raises:
-        WorkerError: a worker met a bug, a full disk, or does not see the folders.
-        EngineError: workers or nodes die without having touched an item.
+        WorkerError: a worker met a bug.
+        EngineError: a worker met a full disk or does not see the folders, or workers or nodes die without having
+            touched an item.
     """
     evidence.mkdir(parents=True, exist_ok=True)
     if shards is None:

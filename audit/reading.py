@@ -15,7 +15,7 @@ from poolproof.audit.calibration import Choice, choose_detector
 from poolproof.audit.engine import run_shards, unfinished
 from poolproof.audit.locks import lock_run, take_turn
 from poolproof.audit.parts import Progressed, find_missing, parse_part
-from poolproof.audit.plan import Plan, make_plan, read_plan
+from poolproof.audit.plan import Plan, make_plan
 from poolproof.audit.pool import open_pool
 from poolproof.audit.progress import AbstractProgress, Silence
 from poolproof.audit.run_folder import RunFolder
@@ -91,8 +91,12 @@ class Begun:
 
 def begin(run: RunFolder, spec: AuditSpec) -> Begun:
     """Pins settings and plans, or finds them pinned by an earlier call."""
-    choice, wanted = choose_detector(spec.detector, _pinned(run, "embedder") or spec.embedder)
+    choice, wanted = choose_detector(spec.detector, spec.embedder)
     embedder, note = resolve_embedder(wanted)
+    settled = _pinned(run, "embedder")
+    if settled is not None and settled != embedder:
+        choice, wanted = choose_detector(spec.detector, settled)
+        embedder, note = resolve_embedder(wanted)
     scorer = Scorer(embedder)
     scanned = scan_settings(scorer)
     settings = _settings(spec, scanned)
@@ -111,8 +115,10 @@ def begin(run: RunFolder, spec: AuditSpec) -> Begun:
                     f"--merge: got a run that has not begun to read {path!r}, allowed one whose parts are all done; "
                     "run its parts, or leave out --merge to do them here"
                 )
-            plans[role] = _plan(run.folder(role), path, spec, sample, streams[role], pinned=pinned)
-    write_json(run.config, settings)
+            plans[role] = _plan(run, role, path, spec, sample, streams[role], pinned=pinned)
+    hashes = run.settings().get("plans", {}) if run.config.is_file() else {}
+    hashes |= {role: plan.sha256 for role, plan in plans.items()}
+    write_json(run.config, settings | {"plans": hashes})
     return Begun(choice, embedder, note, scorer, scanned, settings, plans, streams)
 
 
@@ -161,6 +167,10 @@ def scan(
         engine(plan, scorer, evidence, config_sha256, workers=workers, tick=tick, shards=shards)
 
 
+SCANNED: Final = ("embedder", "weights_sha256", "forensic", "payloads", "variants")
+"""Settings that the evidence depends on."""
+
+
 def scan_settings(scorer: Scorer) -> dict[str, Any]:
     """What the evidence of an item depends on, apart from its bytes."""
     weights = find_weights(scorer.embedder)
@@ -203,14 +213,22 @@ def _check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
 
 
 def _plan(
-    folder: Path, path: str, spec: AuditSpec, sample: int | None, rng: np.random.Generator, *, pinned: bool
+    run: RunFolder,
+    role: str,
+    path: str,
+    spec: AuditSpec,
+    sample: int | None,
+    rng: np.random.Generator,
+    *,
+    pinned: bool,
 ) -> Plan:
     """The pinned plan where the run's settings name its pool, else a new one.
 
     A call that failed before the settings were written may have left the plan of another pool.
     """
+    folder = run.folder(role)
     file = folder / "plan.parquet"
     if pinned and file.is_file():
-        return read_plan(file)
+        return run.plan(role)
     folder.mkdir(parents=True, exist_ok=True)
     return make_plan(open_pool(path), file, rng=rng, shard_size=spec.shard_size, sample=sample)

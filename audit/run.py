@@ -13,6 +13,7 @@ import numpy as np
 from poolproof.audit.calibration import calibrate
 from poolproof.audit.checking import Checker, check_transfer
 from poolproof.audit.digests import deal_digests
+from poolproof.audit.engine import distrust
 from poolproof.audit.estimate import estimate_share, take_standing
 from poolproof.audit.items import Detector, Tally, check_balance, write_items
 from poolproof.audit.known import drop_learnt, fitted_digests
@@ -36,7 +37,7 @@ from poolproof.audit.summary import Audit, summarise
 from poolproof.detectors.detector import AbstractDetector
 from poolproof.detectors.prevalence import split_level
 from poolproof.errors import InputError
-from poolproof.files import hash_json, write_json
+from poolproof.files import hash_file, hash_json, sweep_folder, write_json
 
 SET_SAMPLE: Final = 5000
 """Most items a side for precision and recall. Both sides are of one size, since the figures depend on it."""
@@ -65,11 +66,15 @@ def audit_pool(
     run = RunFolder(spec.out)
     run.path.mkdir(parents=True, exist_ok=True)
     with lock_run(run.path):
+        for folder in (run.path, *map(run.folder, ("real", "synthetic"))):
+            sweep_folder(folder)
         begun = begin(run, spec)
         choice, embedder, scanned, plans = begun.choice, begun.embedder, begun.scanned, begun.plans
         streams, config_sha256 = begun.streams, hash_json(scanned)
         labels = check_run(spec.labels, plans["pool"])
         roles = {role: getattr(spec, role) for role in ROLES}
+        for role, plan in plans.items():
+            distrust(plan, run.folder(role) / "evidence")
         missing = find_missing(
             {role: (plan, run.folder(role) / "evidence") for role, plan in plans.items()}, config_sha256
         )
@@ -141,6 +146,9 @@ def audit_pool(
         report = summarise(audit)
         wide = share_of_labels(labels, run.items, run.evidence(), level=split_level(spec.level))
         _write_calibration(run, audit, why, wide)
+        report["manifest"]["files"] = {
+            file.name: hash_file(file) for file in (run.items, run.calibration) if file.is_file()
+        }
         write_json(run.report, report)
     return report
 

@@ -43,8 +43,19 @@ class RunFolder:
         return self.path if role == "pool" else self.path / "references" / role
 
     def plan(self, role: str = "pool") -> Plan:
-        """The pinned plan of the pool or of a reference."""
-        return read_plan(self.folder(role) / "plan.parquet")
+        """The pinned plan of the pool or of a reference.
+
+        Raises:
+            InputError: there is none, or it is not the one that the run began with.
+        """
+        plan = read_plan(self.folder(role) / "plan.parquet")
+        pinned = self.settings().get("plans", {}).get(role) if self.config.is_file() else None
+        if pinned not in (None, plan.sha256):
+            raise InputError(
+                f"plan {str(plan.path)!r} is not the one that the run began with (hash differs); "
+                "remove the run and start it again"
+            )
+        return plan
 
     def evidence(self, role: str = "pool") -> Evidence:
         """The evidence of the pool or of a reference."""

@@ -18,8 +18,11 @@ from poolproof.audit.engine import done_path, part_path
 from poolproof.audit.evidence import EVIDENCE, ITEMS, STATUSES
 from poolproof.audit.items import part_hits
 from poolproof.audit.plan import Plan
+from poolproof.audit.pool import one_line
+from poolproof.audit.reading import SCANNED
 from poolproof.audit.run_folder import RunFolder
-from poolproof.files import hash_file
+from poolproof.errors import InputError
+from poolproof.files import hash_file, hash_json
 
 
 def find_faults(path: Path) -> list[str]:
@@ -29,19 +32,26 @@ def find_faults(path: Path) -> list[str]:
         InputError: the folder is not a run.
     """
     run = RunFolder(path)
-    run.settings()
+    settings = run.settings()
+    config_sha256 = hash_json({name: settings.get(name) for name in SCANNED})
     faults: list[str] = []
     for role in ("pool", "real", "synthetic"):
         if role != "pool" and not run.folder(role).is_dir():
             continue
-        plan = run.plan(role)
+        try:
+            plan = run.plan(role)
+        except InputError as error:
+            faults.append(f"{role}: {error}")
+            continue
         for index in range(plan.n_shards):
-            faults += [f"{role} shard {index}: {fault}" for fault in _shard_faults(run, role, plan, index)]
-    faults += _answer_faults(run)
-    return faults
+            faults += [
+                f"{role} shard {index}: {fault}"
+                for fault in _shard_faults(run, role, plan, index, config_sha256)
+            ]
+    return faults or [*_answer_faults(run)]
 
 
-def _shard_faults(run: RunFolder, role: str, plan: Plan, index: int) -> Iterator[str]:
+def _shard_faults(run: RunFolder, role: str, plan: Plan, index: int, config_sha256: str) -> Iterator[str]:
     evidence = run.folder(role) / "evidence"
     part = part_path(evidence, index)
     try:
@@ -49,16 +59,20 @@ def _shard_faults(run: RunFolder, role: str, plan: Plan, index: int) -> Iterator
     except FileNotFoundError:
         yield "not finished; the audit command continues it"
         return
-    except ValueError:
-        yield "its marker is damaged; remove it and run the audit again"
+    except (ValueError, OSError):
+        marker = None
+    if not isinstance(marker, dict):
+        yield "its marker is damaged; the audit command reads the shard again"
         return
     if not part.is_file():
-        yield "its evidence is gone; remove its marker and run the audit again"
+        yield "its evidence is gone; the audit command reads the shard again"
         return
     if marker.get("plan_sha256") != plan.sha256:
         yield "made for another plan"
+    if marker.get("config_sha256") != config_sha256:
+        yield "made with other settings; the audit command reads the shard again"
     if hash_file(part) != marker.get("sha256"):
-        yield "its evidence is not what was written (hash differs); remove its marker and run the audit again"
+        yield "its evidence is not what was written (hash differs); the audit command reads the shard again"
         return
     with pq.ParquetFile(part) as file:
         if not file.schema_arrow.equals(EVIDENCE):
@@ -68,21 +82,38 @@ def _shard_faults(run: RunFolder, role: str, plan: Plan, index: int) -> Iterator
     wanted = plan.table(index, ["row", "key"])
     if not all(found.column(name).equals(wanted.column(name)) for name in ("row", "key")):
         yield f"its items are not those of the plan ({found.num_rows} found, {wanted.num_rows} planned)"
-    if _count_statuses(found) != marker.get("status"):
+    counts = (_count_statuses(found), index, found.num_rows)
+    if counts != tuple(marker.get(name) for name in ("status", "shard", "items")):
         yield "its statuses are not those of its marker"
 
 
 def _answer_faults(run: RunFolder) -> Iterator[str]:
     try:
         report: dict[str, Any] = json.loads(run.report.read_text("utf-8"))
-        schema, counted, hits = _count_items(run.items)
+        answers = _count_items(run.items)
     except FileNotFoundError as error:
         yield f"{Path(str(error.filename)).name} is missing; run the audit again"
         return
-    except (ValueError, pa.ArrowException) as error:
-        yield f"report.json or items.parquet is damaged ({error}); run the audit again"
+    except (ValueError, OSError, pa.ArrowException) as error:
+        yield f"report.json or items.parquet is damaged ({one_line(error)}); run the audit again"
         return
+    try:
+        faults = [*_balance_faults(run, report, *answers)]
+    except (KeyError, TypeError, AttributeError) as error:
+        faults = [f"report.json is damaged ({type(error).__name__}: {error}); run the audit again"]
+    yield from faults
+
+
+def _balance_faults(
+    run: RunFolder, report: dict[str, Any], schema: pa.Schema, counted: dict[str, int], hits: int
+) -> Iterator[str]:
     plan = run.plan()
+    for name, sha256 in report["manifest"].get("files", {}).items():
+        file = run.path / name
+        if not file.is_file():
+            yield f"{name} is missing; run the audit again"
+        elif hash_file(file) != sha256:
+            yield f"{name} is not what was written (hash differs); run the audit again"
     status, audited = report["pool"]["status"], report["pool"]["audited"]
     if sum(status.values()) != audited or audited != plan.n_items:
         yield f"statuses add up to {sum(status.values())}, audited are {audited}, planned are {plan.n_items}"

@@ -19,6 +19,9 @@ from poolproof.audit.pool import LISTING, MAX_ITEM_BYTES, AbstractReader, ItemRe
 from poolproof.errors import InputError
 
 _BLOCK: Final = 512
+_FAR: Final = 1 << 62
+"""A member whose header states a larger size is listed with this one: more than any file, and a 64-bit number."""
+
 _PADDING: Final = 1 << 20
 """How far behind the end marker a tar is looked through for more."""
 
@@ -196,7 +199,7 @@ def _read_headers(handle: BinaryIO) -> tuple[dict[str, list[Member]], int, bool]
                 n_members += 1
                 key, ending = _split_name(info.name)
                 if info.isreg() and not info.issparse():
-                    own = Member(ending, info.offset_data, info.size, info.name, n_members)
+                    own = Member(ending, info.offset_data, min(info.size, _FAR), info.name, n_members)
                     members.setdefault(key, []).append(own)
                 elif info.islnk():  # tar stores a file that has two names once
                     linked, its_ending = _split_name(info.linkname)

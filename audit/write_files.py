@@ -135,10 +135,13 @@ class TarFiles(AbstractFiles):
                 for member, data in zip(members, self.reader.read_members(source, members), strict=True):
                     if member is image:
                         at, data = len(parts), check_bytes(item, data)
+                    ending = member.ending
+                    if member is image and member.name.startswith(item.ref.key):
+                        ending = member.name[len(item.ref.key) :]  # a key may have dots in it
                     if isinstance(data, Unread):
                         n_lost += 1
                     else:
-                        parts.append(Part(member.ending, data, member.name))
+                        parts.append(Part(ending, data, member.name))
                 yield ItemFiles(item, tuple(parts), at, n_lost)
 
     def read_beside(self, item: KeptItem) -> Mapping[str, bytes]:

@@ -20,7 +20,7 @@ WORK: Final = ".filter"
 """Folder of the markers of what is finished, and of files that are not whole yet. Gone at the end."""
 
 _GIVEN: Final = frozenset(("decision.parquet", "decision.json", WORK))
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINK: Final = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -148,6 +148,8 @@ def hold(out: Path, identity: Mapping[str, Any]) -> Iterator[Place]:
                 raise InputError(
                     f"another process is writing to {str(out)!r}; wait for it, or give another folder"
                 ) from error
+            for name in filter(is_leftover, os.listdir(out)):
+                (out / name).unlink()
             if begun is None:
                 write_json(place.work / "begun.json", dict(identity))
             yield place
@@ -188,7 +190,14 @@ def _begun(place: Place) -> dict[str, Any] | None:
 
 def _is_given(name: str) -> bool:
     """Whether a file may be there before anything was written: the decision, also one half written."""
-    return name in _GIVEN or (name.startswith(".decision.") and name.endswith(".tmp"))
+    return name in _GIVEN or is_leftover(name)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file is what a killed process left of a decision that it wrote."""
+    return name == ".decision.parquet" or (
+        name.lstrip(".").startswith("decision.") and name.startswith(".") and name.endswith(".tmp")
+    )
 
 
 def _refuse_links(out: Path) -> None:

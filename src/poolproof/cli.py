@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import signal
@@ -22,6 +21,7 @@ from poolproof.cli_gates import FailIf, Junit, MaxUnreadable, Summary, check_rat
 from poolproof.cli_label import label
 from poolproof.cli_loop import simulate
 from poolproof.errors import Halted, InputError, MissingExtra, UnreliableEstimate
+from poolproof.files import tell_failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -225,14 +225,18 @@ def report(
     close_audit(result, gates, max_unreadable, junit=junit, summary=summary)
 
 
-@app.command(short_help="Check that a run is whole.")
+@app.command(short_help="Check that a run or a filtered pool is whole.")
 def verify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `poolproof audit` wrote.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder that `poolproof audit` or `poolproof filter` wrote."),
+    ],
 ) -> None:
-    """Check that every item of RUN is accounted for and that no file changed. Exits with 1 where not."""
+    """Check that every item of DIR is accounted for and that no file changed. Exits with 1 where not."""
     from poolproof.audit.verify import find_faults
+    from poolproof.audit.verify_filter import find_filter_faults, is_filtered
 
-    faults = find_faults(run)
+    faults = find_filter_faults(run) if is_filtered(run) else find_faults(run)
     for fault in faults:
         typer.echo(fault)
     typer.echo(f"{len(faults)} faults in {run}" if faults else f"{run}: counts balance, hashes match")
@@ -441,10 +445,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(EXIT_TOOL) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno is None:
             raise
-        place = f" of {error.filename!r}" if error.filename else ""
-        typer.echo(
-            f"poolproof: no space left on the device{place}; free some, the same command continues", err=True
-        )
+        typer.echo(f"poolproof: {' '.join(tell_failure(error).split())}", err=True)
         raise SystemExit(EXIT_TOOL) from None

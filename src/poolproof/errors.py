@@ -1,4 +1,4 @@
-"""The errors that a user's input can cause. The command line prints them as one line and exits with 2.
+"""The errors that a user can mend. The command line prints them as one line and exits with 2, with 1 for Halted.
 
 ValueError
 ├── InputError            a path, option or file that cannot be used: name, got, allowed, remedy
