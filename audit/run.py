@@ -40,7 +40,7 @@ from poolproof.audit.sets import compare_sets
 from poolproof.audit.spec import AuditSpec, check_spec
 from poolproof.audit.summary import Audit, summarise
 from poolproof.detectors.detector import AbstractDetector
-from poolproof.detectors.embed import find_weights, resolve_embedder
+from poolproof.detectors.embed import FORENSIC, find_weights, resolve_embedder
 from poolproof.detectors.forensic import FORENSIC_NAME
 from poolproof.detectors.prevalence import split_level
 from poolproof.errors import InputError
@@ -287,6 +287,8 @@ def _begin(run: RunFolder, spec: AuditSpec) -> _Begun:
     """Pins settings and plans, or finds them pinned by an earlier call."""
     choice, wanted = choose_detector(spec.detector, _pinned(run, "embedder") or spec.embedder)
     embedder, note = resolve_embedder(wanted)
+    if embedder == FORENSIC and choose_detector(spec.detector, spec.embedder)[1] == "auto":
+        note = resolve_embedder("auto")[1]  # a run that goes on has `auto` settled, and is to say it again
     scorer = Scorer(embedder)
     scanned = scan_settings(scorer)
     settings = _settings(spec, scanned)
