@@ -1,8 +1,8 @@
 """The stories in `docs/stories` run as written, and print what they show.
 
-In a page, fences `sh` and `python` are run in order in one folder; others are not run. A line `# exit code N` in an `sh` block is
-the exit code of its last command, 0 without. A `text` fence shows lines of what the last block before it printed, in
-order, with others left out; numbers may differ a little, and a line that ends with ` ...` is cut there.
+In a page, fences `sh` and `python` are run in order in one folder; others are not run. A line `# exit code N` in an
+`sh` block is the exit code of its last command, 0 without. A `text` fence shows lines of what the last block before
+it printed, in order, with others left out; numbers may differ a little, and a line that ends with ` ...` is cut there.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def test_page_runs_as_written(
 
 
 def test_there_are_three_stories() -> None:
-    """Each page has blocks that run, results that are shown, and no more than 130 lines."""
+    """Each page has blocks that run, results that are shown, and few lines."""
     pages = sorted(STORIES.glob("*.md"))
     assert len(pages) == 3
     for page in pages:
