@@ -12,6 +12,8 @@ from xml.etree import ElementTree
 import pytest
 from image_pools import write_class, write_mixed
 
+from poolproof.cli_diff import _p_value
+
 
 def poolproof(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own."""
@@ -138,3 +140,8 @@ def test_bad_input_of_diff_is_one_line_and_exit_2(folder: Path, arguments: list[
     assert result.returncode == 2
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_no_p_value_is_printed_as_zero() -> None:
+    """Beyond double precision a p-value is told by its limit."""
+    assert [_p_value(value) for value in (0.0, 1e-13, 0.25)] == ["p < 1e-15", "p = 1e-13", "p = 0.25"]

@@ -51,7 +51,7 @@ def _print_diff(report: dict[str, Any]) -> None:
             f"{_points(difference['lower'])} to {_points(difference['upper'])}, "
             f"{100 * difference['level']:g} % interval"
         )
-        test = "" if difference["p_value"] is None else f", p = {difference['p_value']:.2g}"
+        test = "" if difference["p_value"] is None else f", {_p_value(difference['p_value'])}"
         typer.echo(f"change      {_points(difference['point'])}  ({limits}{test}): {difference['verdict']}")
     typer.echo("items       " + ", ".join(f"{items[name]} {name}" for name in items if name != "common"))
     for name in ("status", "tiers"):
@@ -61,7 +61,7 @@ def _print_diff(report: dict[str, Any]) -> None:
         typer.echo(f"{'evidence' if name == 'tiers' else name:12}{', '.join(changed) or 'the same counts'}")
     if flags["a"]["n"] and flags["b"]["n"]:
         rates = [f"{flags[side]['x']} of {flags[side]['n']}" for side in "ab"]
-        test = "" if flags["p_value"] is None else f", p = {flags['p_value']:.2g}"
+        test = "" if flags["p_value"] is None else f", {_p_value(flags['p_value'])}"
         typer.echo(f"flagged     {rates[0]} to {rates[1]}{test}")
     for setting in report["settings"]:
         typer.echo(f"setting     {setting['name']}: {setting['a']!r} to {setting['b']!r}")
@@ -74,6 +74,11 @@ def _share(share: dict[str, Any] | None) -> str:
         return "cannot be told"
     point = "not told" if share["point"] is None else f"{100 * share['point']:.1f} %"
     return f"{point}  ({100 * share['lower']:.1f} % to {100 * share['upper']:.1f} %)"
+
+
+def _p_value(value: float) -> str:
+    """A p-value in words; the smallest are beyond what sums in double precision tell from 0."""
+    return "p < 1e-15" if value < 1e-15 else f"p = {value:.2g}"
 
 
 def _points(value: float) -> str:

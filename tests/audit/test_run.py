@@ -236,3 +236,15 @@ def test_a_file_in_place_of_the_output_is_refused(tmp_path: Path) -> None:
     pool = write_mixed(tmp_path / "pool", 2, 1, seed=5)
     with pytest.raises(InputError, match="a file; give a folder"):
         run(tmp_path, out=next(pool.iterdir()))
+
+
+def test_a_run_that_goes_on_says_again_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That `auto` fell back on weight-free features is noted by the first call and by each later one."""
+    monkeypatch.setattr("poolproof.detectors.embed.default_is_cached", lambda: False)
+    write_mixed(tmp_path / "pool", 6, 2, seed=3)
+    notes = [run(tmp_path, embedder="auto")["notes"] for _ in range(2)]
+    assert notes[0] == notes[1]
+    assert any("weight-free features are used" in note for note in notes[0])
+    (tmp_path / "run-forensic").mkdir()
+    named = run(tmp_path, out=tmp_path / "run-forensic")["notes"]
+    assert not any("weight-free features are used" in note for note in named)
