@@ -191,6 +191,13 @@ def sweep(evidence: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def sweep_shard(evidence: Path, index: int) -> None:
+    """Removes what a killed worker left of a shard that nobody works on any more."""
+    for path in (part_path(evidence, index), done_path(evidence, index)):
+        for leftover in evidence.glob(f".{path.name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
 @dataclass
 class _Worker:
     process: Any
@@ -278,6 +285,7 @@ class _Crew:
         self._dismiss(worker)
         if shard is None:
             return self._hire()
+        sweep_shard(self.evidence, shard)
         self.deaths.note(shard, row, _cause(code))
         self.todo.appendleft(shard)
         fresh = self._hire()

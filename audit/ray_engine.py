@@ -25,6 +25,7 @@ from poolproof.audit.engine import (
     WorkerError,
     failure_of,
     sweep,
+    sweep_shard,
     try_shard,
     unfinished,
 )
@@ -205,6 +206,7 @@ class _Driver:
             self.n_done += self.job.plan.sizes[shard]
             return
         position_path(self.job.evidence, shard).unlink(missing_ok=True)
+        sweep_shard(self.job.evidence, shard)
         self.todo.appendleft(shard)
         if lane.actor is None:
             self.free.append(lane)

@@ -35,6 +35,7 @@ def find_faults(path: Path) -> list[str]:
     settings = run.settings()
     config_sha256 = hash_json({name: settings.get(name) for name in SCANNED})
     faults: list[str] = []
+    planned = True
     for role in ("pool", "real", "synthetic"):
         if role != "pool" and not run.folder(role).is_dir():
             continue
@@ -42,13 +43,14 @@ def find_faults(path: Path) -> list[str]:
             plan = run.plan(role)
         except InputError as error:
             faults.append(f"{role}: {error}")
+            planned = planned and role != "pool"
             continue
         for index in range(plan.n_shards):
             faults += [
                 f"{role} shard {index}: {fault}"
                 for fault in _shard_faults(run, role, plan, index, config_sha256)
             ]
-    return faults or [*_answer_faults(run)]
+    return [*faults, *(_answer_faults(run) if planned else ())]
 
 
 def _shard_faults(run: RunFolder, role: str, plan: Plan, index: int, config_sha256: str) -> Iterator[str]:
