@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from poolproof.audit.decision import DECISION, DECISION_VERSION, DecisionFile, r
 from poolproof.audit.evidence import STATUSES
 from poolproof.audit.ledger import Balance, Ledger
 from poolproof.audit.policy import AbstractPolicy, CapRatio, Choice, HoldAdmissible
+from poolproof.audit.pool import one_line
 from poolproof.audit.region import AbstractRegion, RatioRegion
 from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.scored_pool import TIERS, ScoredPool, read_scored_pool, read_standing
@@ -96,13 +98,30 @@ def judge_run(path: Path, *, seed: int = 0) -> Judged:
         )
     if not run.items.is_file() or not run.report.is_file():
         raise InputError(f"run {str(path)!r} is not finished; give its audit command again")
-    pool = read_scored_pool(run.items, read_standing(run.calibration, plan.sha256))
+    standing = read_standing(run.calibration, plan.sha256)
+    _check_whole(run)
+    pool = read_scored_pool(run.items, standing)
     if len(pool) != plan.n_items:
         raise InputError(
             f"run {str(path)!r}: items.parquet holds {len(pool):,} items and the plan {plan.n_items:,}; audit again"
         )
     ledger = Ledger(pool, rng=np.random.default_rng([seed, 0xDEC1DE]))
     return Judged(run, pool, ledger, plan.sha256, hash_file(run.items))
+
+
+def _check_whole(run: RunFolder) -> None:
+    """Refuses files that are not those of the report: an audit was stopped between them, or they were changed."""
+    try:
+        written = json.loads(run.report.read_text("utf-8"))["manifest"].get("files", {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{str(run.report)!r} cannot be read ({one_line(error)}); give the audit command again"
+        ) from error
+    for file in (run.items, run.calibration):
+        if written.get(file.name) not in (None, hash_file(file)):
+            raise InputError(
+                f"run {str(run.path)!r}: {file.name} is not the one that the report is of; give the audit command again"
+            )
 
 
 def decide(judged: Judged, policy: AbstractPolicy, region: AbstractRegion | None = None) -> Verdict:
@@ -168,21 +187,28 @@ def save_decision(
         raise InputError(
             f"--out {str(out)!r} holds another decision; give another folder, or the options it was made with"
         )
-    fresh.replace(path)
-    file = read_decision(path)
+    if path.is_file() and (out / "filter.json").is_file() and (out / "decision.json").is_file():
+        fresh.unlink()  # what was written with this decision keeps its statement
+        return read_decision(path), json.loads((out / "decision.json").read_text("utf-8"))
     told = state(judged, verdict) | {
         "items": {
             "pool": len(judged.pool),
             "kept": reasons["kept"],
             "by_reason": dict(sorted(reasons.items())),
         },
-        "decision_sha256": hash_file(file.path),
+        "decision_sha256": hash_file(fresh),
         "duplicates": duplicates,
         "unread": unread,
         "command": command,
     }
+    uncounted = reasons["kept"] - verdict.balance.kept
+    if uncounted:
+        told["statement"]["notes"].append(
+            f"{uncounted:,} kept copies and items that were not judged are not in these numbers"
+        )
     write_json(out / "decision.json", told)
-    return file, told
+    fresh.replace(path)
+    return read_decision(path), told
 
 
 def check_out(out: Path) -> None:
@@ -231,7 +257,7 @@ def _shards(
 ) -> Iterator[pa.Table]:
     """The decision on each shard's items in turn; counts reasons on the way."""
     gone, weights, above = verdict.choice.cut.gone, verdict.choice.weights, verdict.choice.cut.above
-    firsts = _first_kept(judged, gone) if keep_duplicates else {}
+    firsts = _first_weights(judged, gone, weights) if keep_duplicates else {}
     evidence = judged.run.evidence()
     start = 0
     with pq.ParquetFile(judged.run.items) as items:
@@ -245,12 +271,14 @@ def _shards(
                 )
             here = slice(start, start + table.num_rows)
             start += table.num_rows
-            told, keep = _tell(
+            told, keep, copied = _tell(
                 table, digests.column("sha256"), gone[here], above, firsts, keep_duplicates, keep_unread
             )
             for reason in told:
                 reasons[reason.partition(":")[0]] += 1
-            weight = np.ones(len(keep), np.float32) if weights is None else weights[here]
+            weight = np.ones(len(keep), np.float32) if weights is None else weights[here].copy()
+            for position, of_first in copied.items():
+                weight[position] = of_first
             yield pa.table(
                 {
                     "row": table.column("row"),
@@ -270,11 +298,12 @@ def _tell(
     digests: pa.ChunkedArray,
     gone: np.ndarray,
     above: float | int,
-    firsts: Mapping[bytes, bool],
+    firsts: Mapping[bytes, float],
     keep_duplicates: bool,
     keep_unread: bool,
-) -> tuple[list[str], np.ndarray]:
-    """A reason for each item of a shard, and which stay."""
+) -> tuple[list[str], np.ndarray, dict[int, float]]:
+    """A reason for each item of a shard, which stay, and the weights of copies, which are those of the first."""
+    copied: dict[int, float] = {}
     status = table.column("status").to_pylist()
     told, keep = ["kept"] * len(status), np.ones(len(status), bool)
     unread = np.array([each != "scored" for each in status], bool)
@@ -282,7 +311,10 @@ def _tell(
     wanted = table.take(pa.array(rows)).to_pylist()
     for position, row in zip(rows.tolist(), wanted, strict=True):
         if row["status"] == "duplicate":
-            stays = keep_duplicates and firsts.get(digests[position].as_py(), True)
+            of_first = firsts.get(digests[position].as_py())
+            stays = keep_duplicates and of_first is not None
+            if stays and of_first is not None:
+                copied[position] = of_first
             reason = "duplicate: of an image that goes" if keep_duplicates else f"{row['reason']}"
         elif row["status"] != "scored":
             stays = keep_unread and row["status"] in UNREAD
@@ -291,7 +323,7 @@ def _tell(
             stays, reason = False, _reason(row, above)
         if not stays:
             told[position], keep[position] = " ".join(reason.split()), False
-    return told, keep
+    return told, keep, copied
 
 
 def _reason(row: Mapping[str, Any], above: float | int) -> str:
@@ -304,17 +336,18 @@ def _reason(row: Mapping[str, Any], above: float | int) -> str:
     return f"score: {row['score']:.6g} above {above:.6g}"
 
 
-def _first_kept(judged: Judged, gone: np.ndarray) -> dict[bytes, bool]:
-    """For the content of every duplicate, whether the item that counts in its place stays."""
+def _first_weights(judged: Judged, gone: np.ndarray, weights: np.ndarray | None) -> dict[bytes, float]:
+    """For the content of every duplicate whose first stays, the weight of that."""
     repeated: set[bytes] = set()
     for here, digests in _digests(judged):
         repeated.update(digests.filter(pa.array(judged.pool.status[here] == DUPLICATE)).to_pylist())
-    kept: dict[bytes, bool] = {}
+    kept: dict[bytes, float] = {}
     known = pc.SetLookupOptions(value_set=pa.array(list(repeated), pa.binary(32)))
     for here, digests in _digests(judged):
         wanted = pc.call_function("is_in", [digests], known).to_numpy().astype(bool)
-        for position in np.flatnonzero(wanted & judged.pool.scored[here]).tolist():
-            kept[digests[position].as_py()] = not gone[here][position]
+        for position in np.flatnonzero(wanted & judged.pool.scored[here] & ~gone[here]).tolist():
+            of_first = 1.0 if weights is None else float(weights[here][position])
+            kept[digests[position].as_py()] = of_first
     return kept
 
 
@@ -324,6 +357,33 @@ def _digests(judged: Judged) -> Iterator[tuple[slice, pa.ChunkedArray]]:
     for part in judged.run.evidence().parts(["sha256"]):
         yield slice(start, start + part.num_rows), part.column("sha256")
         start += part.num_rows
+
+
+def check_decision(path: Path, decision: Path) -> DecisionFile:
+    """A decision, if it is of this run.
+
+    Args:
+        path: the run's folder.
+        decision: folder that holds the decision.
+
+    Raises:
+        InputError: there is no decision, or it is unfinished or of another run.
+    """
+    run = RunFolder(path)
+    run.settings()
+    file = read_decision(decision / "decision.parquet")
+    if not (decision / "decision.json").is_file():
+        raise InputError(f"decision {str(decision)!r} is unfinished, without its decision.json; decide again")
+    plan = run.plan()
+    if file.header["plan_sha256"] != plan.sha256:
+        raise InputError(
+            f"decision {str(decision)!r} is of another run than {str(path)!r}; decide on this one"
+        )
+    if not run.items.is_file() or file.header["items_sha256"] != hash_file(run.items):
+        raise InputError(
+            f"decision {str(decision)!r} is of an earlier state of the run {str(path)!r}; decide again"
+        )
+    return file
 
 
 def adopt_decision(path: Path, decision: Path, out: Path) -> DecisionFile:
@@ -337,18 +397,7 @@ def adopt_decision(path: Path, decision: Path, out: Path) -> DecisionFile:
     Raises:
         InputError: there is no decision, it is of another run, or `out` holds another one or other files.
     """
-    run = RunFolder(path)
-    run.settings()
-    file = read_decision(decision / "decision.parquet")
-    plan = run.plan()
-    if file.header["plan_sha256"] != plan.sha256:
-        raise InputError(
-            f"decision {str(decision)!r} is of another run than {str(path)!r}; decide on this one"
-        )
-    if not run.items.is_file() or file.header["items_sha256"] != hash_file(run.items):
-        raise InputError(
-            f"decision {str(decision)!r} is of an earlier state of the run {str(path)!r}; decide again"
-        )
+    file = check_decision(path, decision)
     if decision.resolve() == out.resolve():
         return file
     check_out(out)

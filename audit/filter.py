@@ -93,7 +93,7 @@ def filter_pool(
     progress = progress or Silence()
     plan = run.plan()
     name = _check_spec(spec, plan)
-    _check_apart(spec.out, plan, run)
+    check_apart(spec.out, plan, run)
     kept = open_kept(plan, decision)
     shard_items = spec.shard_items or (_FOLDER_UNIT if name == "folder" else SHARD_ITEMS)
     identity = {
@@ -106,6 +106,10 @@ def filter_pool(
     }
     with hold(spec.out, identity) as place:
         manifest = finished(spec.out)
+        if manifest is not None and manifest["shards"] and not place.pool.is_dir():
+            raise InputError(
+                f"--out {str(spec.out)!r} is finished and its pool is gone; remove the folder and filter again"
+            )
         if manifest is None:
             _take_decision(decision, place)
             writer = _make_writer(name, kept, place, shard_items, spec)
@@ -254,13 +258,15 @@ def _check_spec(spec: FilterSpec, plan: Plan) -> str:
     return name
 
 
-def _check_apart(out: Path, plan: Plan, run: RunFolder) -> None:
-    """Fails where the output would lie in the pool, or the pool or the run in the output."""
+def check_apart(out: Path, plan: Plan, run: RunFolder) -> None:
+    """Raises InputError where the output would lie in the pool or among a run's files, or hold the pool or the run."""
     root, target = Path(plan.meta["reader"]["root"]).resolve(), out.resolve()
     inside = target.is_relative_to(root) and not _is_file(run)
+    inside |= any(target.is_relative_to(run.path.resolve() / name) for name in ("evidence", "references"))
     if inside or root.is_relative_to(target) or run.path.resolve().is_relative_to(target):
         raise InputError(
-            f"--out {str(out)!r} lies in the audited pool, or holds it or its run; give another folder"
+            f"--out {str(out)!r} lies in the audited pool or the run's evidence, or holds the pool or the run; "
+            "give another folder"
         )
 
 

@@ -104,6 +104,8 @@ class DropAbove(AbstractPolicy):
     def __post_init__(self) -> None:
         if self.threshold is not None and self.max_fpr is not None:
             raise InputError("threshold: got it beside max_fpr, allowed one of the two")
+        if self.threshold is not None:
+            check_range("threshold", self.threshold, -3e38, 3e38)
         if self.max_fpr is not None:
             check_range("max_fpr", self.max_fpr, 0.0, 1.0, above=True)
 
@@ -244,7 +246,7 @@ class KeepBudget(AbstractPolicy):
             above = float(ledger.scores[n - excess - 1]) if excess < n else -math.inf
             by_score = pool.answered & (pool.scores > above)
             # a tie with what stays would keep too many
-            if 0 < int(by_score.sum()) < excess:
+            if int(by_score.sum()) < excess:
                 lower = ledger.scores[ledger.scores < above]
                 above = float(lower[-1]) if len(lower) else -math.inf
                 by_score = pool.answered & (pool.scores > above)

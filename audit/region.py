@@ -129,6 +129,8 @@ class GaussianRegion(AbstractRegion):
 
     def border(self, fewest_real: int, most_real: int) -> float:
         """The lowest border of the places around the range."""
+        if fewest_real < 1:
+            return 0.0
         if not self._biases:
             return math.inf
         if fewest_real < 2:

@@ -97,7 +97,7 @@ def cut_above(ledger: Ledger, above: float | int, *, found: Bool[np.ndarray, " n
         above: the threshold.
         found: items with a finding that go; None for all of them.
     """
-    pool = ledger.pool
+    pool, above = ledger.pool, float(np.float32(above))  # as scores are stored, so that all compare alike
     by_score = pool.answered & (pool.scores > above)
     return Cut(by_score | (pool.found if found is None else found), above)
 

@@ -152,7 +152,8 @@ def read_standing(path: Path, plan_sha256: str) -> Standing:
         )
     except FileNotFoundError as error:
         raise InputError(
-            f"run {str(path.parent)!r} has no {path.name}: it is unfinished or of an earlier version; "
+            f"run {str(path.parent)!r} has no {path.name}: it is unfinished, of an earlier version, or "
+            "not one image could be judged; "
             "give its audit command again"
         ) from error
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:

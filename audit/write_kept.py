@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-import numpy as np
-
 from poolproof.audit.decision import DecisionFile
 from poolproof.audit.plan import Plan, open_reader
 from poolproof.audit.pool import AbstractReader, ItemRef, Unread
@@ -60,10 +58,10 @@ class Kept:
 
     @cached_property
     def weighted(self) -> bool:
-        """Whether any weight is neither 0 nor 1."""
+        """Whether any kept item weighs other than 1."""
         return any(
-            not np.isin(table.column("weight").to_numpy(), (0, 1)).all()
-            for table in self.decision.shards(["weight"])
+            (table.column("weight").to_numpy()[table.column("keep").to_numpy()] != 1).any()
+            for table in self.decision.shards(["keep", "weight"])
         )
 
     def __len__(self) -> int:

@@ -128,3 +128,41 @@ def test_a_changed_pool_and_foreign_folders_are_refused(run: Path, tmp_path: Pat
     assert result.returncode == 2
     assert "changed since the audit" in result.stderr
     assert not (tmp_path / "out" / "filter.json").exists()
+
+
+def test_a_decision_out_of_reach_is_not_applied_in_silence(run: Path, tmp_path: Path) -> None:
+    """What a dry run found out of reach is said again and not written without --anyway; other options are refused."""
+    assert (
+        poolproof("filter", run, "-n", "--out", tmp_path / "dry", "--max-share", "0.0001", "-q").returncode
+        == 3
+    )
+    apply = ["filter", run, "--decision", tmp_path / "dry", "--out", tmp_path / "out", "-q"]
+    result = poolproof(*apply)
+    assert result.returncode == 3
+    assert "out of reach" in result.stdout
+    assert not (tmp_path / "out").exists()
+    assert "options that decide" in poolproof(*apply, "--unread", "keep").stderr
+    assert poolproof(*apply, "--anyway").returncode == 0
+
+
+def test_nothing_is_written_into_the_pool_or_the_evidence(run: Path) -> None:
+    """A folder inside the audited pool or the run's evidence is refused before anything is written there."""
+    before = sorted(path.name for path in (run.parent / "pool").iterdir())
+    for out in (run.parent / "pool" / "dec", run / "evidence" / "x"):
+        result = poolproof("filter", run, "-n", "--out", out, "--policy", "found", "-q")
+        assert result.returncode == 2
+        assert not out.exists()
+    assert sorted(path.name for path in (run.parent / "pool").iterdir()) == before
+
+
+def test_weights_of_zero_travel_and_a_lost_pool_is_told(run: Path, tmp_path: Path) -> None:
+    """Weights of 0 on kept images are written beside the pool; a finished folder whose pool is gone says so."""
+    import shutil
+
+    command = ["filter", run, "--policy", "weights", "--weight", "0", "--out", tmp_path / "out", "-q"]
+    assert poolproof(*command).returncode == 0
+    assert (tmp_path / "out" / "weights.parquet").is_file()
+    shutil.rmtree(tmp_path / "out" / "pool")
+    result = poolproof(*command)
+    assert result.returncode == 2
+    assert "its pool is gone" in result.stderr

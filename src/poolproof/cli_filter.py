@@ -170,16 +170,19 @@ def filter_run(
         )
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must be 0 or more")
-    if out is not None and decision is None:
+    if out is not None and (decision is None or decision.resolve() != out.resolve()):
         _check_apart(out, run)
     progress = choose_progress(quiet=quiet)
     command = shlex.join(["poolproof", *sys.argv[1:]])
     region = _region(sampling_bias, dim, default_cache() if cache is None else cache)
     if decision is not None:
-        if policy is not None or given or dry_run:
-            raise InputError("--decision: got it beside a policy or --dry-run, allowed one of them")
+        others = policy is not None or given or dry_run or region is not None
+        if others or (duplicates, unread) != ("drop", "drop"):
+            raise InputError(
+                "--decision: got it beside options that decide, allowed --out, --format, --link and --anyway"
+            )
         assert out is not None
-        _write(run, decision, out, format, link, progress)
+        _apply(run, decision, out, format, link, progress, anyway=anyway)
         return
     name = _choose(policy, given, sampling_bias)
     with progress.stage("reading the run"):
@@ -208,9 +211,14 @@ def filter_run(
 
 def _check_apart(out: Path, run: Path) -> None:
     from poolproof.audit.decide import check_out
+    from poolproof.audit.filter import check_apart
+    from poolproof.audit.run_folder import RunFolder
 
     if out.resolve() == run.resolve():
         raise InputError(f"--out is {str(out)!r}, the run itself; give another folder")
+    folder = RunFolder(run)
+    folder.settings()
+    check_apart(out, folder.plan(), folder)
     check_out(out)
 
 
@@ -339,6 +347,24 @@ def _print_items(told: Mapping[str, Any]) -> None:
     items = told["items"]
     others = ", ".join(f"{n:,} {reason}" for reason, n in items["by_reason"].items() if reason != "kept")
     typer.echo(f"{'items':<12} {items['kept']:,} of {items['pool']:,} kept{'; ' + others if others else ''}")
+
+
+def _apply(
+    run: Path, decision: Path, out: Path, format: str, link: str, progress: AbstractProgress, *, anyway: bool
+) -> None:
+    """Says what a decision states, and writes the pool that it leaves."""
+    import json
+
+    from poolproof.audit.decide import check_decision
+
+    check_decision(run, decision)
+    told = json.loads((decision / "decision.json").read_text("utf-8"))
+    _print(told)
+    _print_items(told)
+    if not told["statement"]["reached"] and not anyway:
+        typer.echo("nothing was written; --anyway writes the closest there is", err=True)
+        raise typer.Exit(EXIT_GATE)
+    _write(run, decision, out, format, link, progress)
 
 
 def _write(run: Path, decision: Path, out: Path, format: str, link: str, progress: AbstractProgress) -> None:

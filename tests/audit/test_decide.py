@@ -153,7 +153,7 @@ def test_damaged_and_foreign_files_are_refused(run: Path, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="damaged"):
         judge_run(copy)
     (copy / "calibration.parquet").unlink()
-    with pytest.raises(InputError, match="unfinished or of an earlier version"):
+    with pytest.raises(InputError, match="unfinished, of an earlier version"):
         judge_run(copy)
     (copy / "items.parquet").write_bytes(b"other")
     with pytest.raises(InputError, match="earlier state"):
@@ -182,3 +182,31 @@ def test_folders_with_other_files_are_refused(run: Path, tmp_path: Path) -> None
         save_decision(judged, verdict, tmp_path / "full" / "mine.txt")
     with pytest.raises(InputError, match="--duplicates"):
         save_decision(judged, verdict, tmp_path / "new", duplicates="maybe")
+
+
+def test_copies_weigh_as_their_first(run: Path, tmp_path: Path) -> None:
+    """A copy of a declared image has its weight, and the statement says what it leaves out."""
+    judged = judge_run(run)
+    file, told = save_decision(judged, decide(judged, Weigh(0.25)), tmp_path / "out", duplicates="keep")
+    by_key = {row["key"]: row["weight"] for table in file.shards() for row in table.to_pylist()}
+    assert by_key["x-copy-of-declared.png"] == by_key["d0000.png"] == 0.25
+    assert by_key["x-copy-of-real.png"] == by_key["r0000.png"]
+    assert told["statement"]["notes"][-1].startswith("2 kept copies and items")
+
+
+def test_items_of_another_state_are_refused(run: Path, tmp_path: Path) -> None:
+    """An answer per item that is not the report's, as a stopped audit leaves it, is not decided on."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    table = pq.read_table(copy / "items.parquet")
+    pq.write_table(table, copy / "items.parquet", compression="gzip")
+    with pytest.raises(InputError, match=r"items\.parquet is not the one"):
+        judge_run(copy)
+
+
+def test_a_decision_without_its_statement_is_unfinished(run: Path, tmp_path: Path) -> None:
+    """A file that a kill left alone is not adopted."""
+    judged = judge_run(run)
+    save_decision(judged, decide(judged, DropFound()), tmp_path / "out")
+    (tmp_path / "out" / "decision.json").unlink()
+    with pytest.raises(InputError, match="unfinished"):
+        adopt_decision(run, tmp_path / "out", tmp_path / "other")

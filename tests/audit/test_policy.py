@@ -25,7 +25,7 @@ from poolproof.audit.policy import (
 )
 from poolproof.audit.region import GaussianRegion, RatioRegion
 from poolproof.audit.removal import cut_above, smallest_cut
-from poolproof.audit.scored_pool import TIERS
+from poolproof.audit.scored_pool import TIERS, ShareLimits
 from poolproof.errors import InputError
 
 ALL_POLICIES: list[AbstractPolicy] = [
@@ -278,3 +278,43 @@ def test_policies_by_score_need_a_detector() -> None:
         with pytest.raises(InputError, match="without a detector"):
             policy.choose(ledger)
     assert np.array_equal(DropFound().choose(ledger).cut.gone, pool.found)
+
+
+def test_ties_at_the_top_stay_within_the_budget() -> None:
+    """Where the highest scores are equal they all go, and images without a score stay."""
+    drawn = draw_pool(np.random.default_rng(0), n=10, share=0.0, n_reference=20)
+    scores = np.array([0.9, 0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, np.nan, np.nan], np.float32)
+    pool = replace(drawn.pool, scores=scores, tier=np.zeros(10, np.uint8))
+    gone = KeepBudget(9).choose(Ledger(pool, rng=np.random.default_rng(0))).cut.gone
+    assert np.flatnonzero(gone).tolist() == [0, 1]
+
+
+def test_unbiased_samples_with_an_open_share_are_out_of_reach() -> None:
+    """Where not one image is known to be real, no sampling bias makes the pool admissible, and nothing breaks."""
+    drawn = draw_pool(np.random.default_rng(0))
+    standing = replace(drawn.pool.standing, share=ShareLimits(None, 0.0, 1.0, 0.975))
+    ledger = Ledger(replace(drawn.pool, standing=standing), draws=2000, rng=np.random.default_rng(0))
+    for bias in (1.0, 0.5):
+        choice = HoldAdmissible(GaussianRegion((bias,), dim=4)).choose(ledger)
+        assert choice.shortfall is None or choice.shortfall.allowed >= 0
+
+
+def test_a_threshold_compares_as_scores_are_stored() -> None:
+    """Scores equal to a threshold that single precision rounds stay, and so do references in the account."""
+    drawn = draw_pool(np.random.default_rng(0), found_share=0.0)
+    tied = np.full(len(drawn.pool), 0.1, np.float32)
+    same = np.full(50, np.float32(0.1), np.float64)
+    standing = replace(drawn.pool.standing, synthetic_scores=same, real_scores=same)
+    ledger = Ledger(
+        replace(drawn.pool, scores=tied, standing=standing), draws=2000, rng=np.random.default_rng(0)
+    )
+    cut = DropAbove(threshold=0.1).choose(ledger).cut
+    assert not cut.gone.any()
+    assert ledger.balance(cut).tpr == (0, 50)
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf])
+def test_a_threshold_is_a_number(threshold: float) -> None:
+    """NaN and infinity are no thresholds."""
+    with pytest.raises(InputError, match="threshold"):
+        DropAbove(threshold=threshold)
