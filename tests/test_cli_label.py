@@ -71,6 +71,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
         running.process.communicate()
 
 
+@pytest.mark.slow
 def test_label_then_audit(running: Running, tmp_path: Path) -> None:
     """Ctrl-C ends with 0, a summary and the next command, which tells the share by the labels; so does the report."""
     running.label(12)

@@ -190,6 +190,7 @@ def test_removing_all_is_no_way_into_a_region() -> None:
     assert RatioRegion(0.5).verdict(10, 8, 9) == "above the cap"
 
 
+@pytest.mark.slow
 @pytest.mark.coverage
 @pytest.mark.parametrize("share", [0.05, 0.4])
 def test_discoveries_are_mostly_synthetic(share: float) -> None:

@@ -34,6 +34,7 @@ def test_border_of_many_real_images_is_the_phase_line() -> None:
     assert border == pytest.approx(phase_line(0.7, dim=20), rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.theory
 def test_border_is_on_the_safe_side_of_the_simulated_one(tmp_path: Path) -> None:
     """Between two places the border is at most where n_e / n_real is 1, and at it the ratio is not below 1."""

@@ -96,6 +96,7 @@ def test_merge_of_nothing_is_refused(pools: dict[str, str], tmp_path: Path) -> N
     assert not (tmp_path / "run" / "plan.parquet").exists()
 
 
+@pytest.mark.slow
 def test_parts_at_once(pools: dict[str, str], whole: Path, tmp_path: Path) -> None:
     """Three processes that start together agree on the plan and leave the run of one process."""
     run = tmp_path / "run"
