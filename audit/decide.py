@@ -217,7 +217,8 @@ def check_out(out: Path) -> None:
         raise InputError(f"--out is {str(out)!r}, a file; give a folder")
     if not out.is_dir() or (out / "decision.parquet").is_file():
         return
-    if any(not is_leftover(each.name) for each in out.iterdir()):
+    # a call that was killed may have left the statement, which is written before the decision
+    if any(each.name != "decision.json" and not is_leftover(each.name) for each in out.iterdir()):
         raise InputError(f"--out {str(out)!r} holds other files; give a new folder")
 
 
