@@ -500,7 +500,11 @@ def kill_often(
         process = subprocess.Popen(
             words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while with_workers and process.poll() is None and not children(process.pid):
+        # once all is read no worker comes any more, and the command itself is struck
+        waiting = time.monotonic() + 2
+        while with_workers and time.monotonic() < waiting and process.poll() is None:
+            if children(process.pid):
+                break
             time.sleep(0.02)
         time.sleep(float(rng.uniform(0.2, 2.5 if with_workers else 5)))
         workers = children(process.pid)
