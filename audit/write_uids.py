@@ -77,7 +77,7 @@ class KeyWriter(AbstractWriter):
 
     def write(self, unit: int, start: int, stop: int) -> dict[str, Any]:
         """Never called: there are no units."""
-        raise NotImplementedError(f"unit {unit}, {start} to {stop}")
+        raise RuntimeError(f"a list has no units; asked for unit {unit}, {start} to {stop}")
 
 
 def _stated_beside(files: AbstractFiles, batch: Sequence[KeptItem]) -> Iterator[Any]:
