@@ -24,7 +24,7 @@ from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.scored_pool import TIERS, ScoredPool, read_scored_pool, read_standing
 from poolproof.audit.write_place import is_leftover
 from poolproof.errors import InputError
-from poolproof.files import hash_file, replace_file, write_json
+from poolproof.files import hash_file, write_json
 
 UNREAD: Final = ("unreadable", "unsupported")
 """Statuses of items that are there but were not judged."""
@@ -385,28 +385,3 @@ def check_decision(path: Path, decision: Path) -> DecisionFile:
             f"decision {str(decision)!r} is of an earlier state of the run {str(path)!r}; decide again"
         )
     return file
-
-
-def adopt_decision(path: Path, decision: Path, out: Path) -> DecisionFile:
-    """A decision of this run, brought into the folder of the filtered pool.
-
-    Args:
-        path: the run's folder.
-        decision: folder that holds the decision.
-        out: folder of the filtered pool; may be the same.
-
-    Raises:
-        InputError: there is no decision, it is of another run, or `out` holds another one or other files.
-    """
-    file = check_decision(path, decision)
-    if decision.resolve() == out.resolve():
-        return file
-    check_out(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("decision.parquet", "decision.json"):
-        source, target = decision / name, out / name
-        if target.is_file() and hash_file(target) != hash_file(source):
-            raise InputError(f"--out {str(out)!r} holds another decision; give another folder")
-        with replace_file(target) as temporary:
-            temporary.write_bytes(source.read_bytes())
-    return read_decision(out / "decision.parquet")

@@ -60,10 +60,6 @@ class DecisionFile:
             for index in range(len(self.sizes)):
                 yield file.read_row_group(index, columns=columns)
 
-    def count_kept(self) -> int:
-        """How many items stay."""
-        return sum(table.column("keep").to_numpy().sum().item() for table in self.shards(["keep"]))
-
 
 def write_decision(path: Path, header: Mapping[str, Any], shards: Iterator[pa.Table]) -> DecisionFile:
     """The decision as written to `path`, atomically.

@@ -155,16 +155,33 @@ class Ledger:
 
     def most_left(self, above: float | int) -> int:
         """Most synthetic images among those without a finding if scores above a threshold go, all findings removed."""
-        kept = int(np.searchsorted(self.scores, above, "right"))
-        n_below = int(np.searchsorted(self.synthetic_references, above, "right"))
-        most = min(self._band("most synthetic").limits(n_below)[1], kept, self.most_answered)
-        return min(most + self.n_unanswered, self.rest.upper)
+        return self._most(above, self._removed(above), self.n_unanswered)
 
     def fewest_left(self, above: float | int) -> int:
         """The fewest, as `most_left`."""
-        removed = self.n_answered - int(np.searchsorted(self.scores, above, "right"))
-        n_below = int(np.searchsorted(self.synthetic_references, above, "right"))
-        return max(self._band("fewest synthetic").limits(n_below)[0], self.fewest_answered - removed, 0)
+        return self._fewest(above, self._removed(above))
+
+    def _removed(self, above: float | int) -> int:
+        """Items that score above a threshold."""
+        return self.n_answered - int(np.searchsorted(self.scores, above, "right"))
+
+    def _below(self, above: float | int) -> int:
+        """Synthetic references at or below a threshold."""
+        return int(np.searchsorted(self.synthetic_references, above, "right"))
+
+    def _most(self, above: float | int, removed: int, unanswered: int) -> int:
+        """Most synthetic images without a finding when so many went by score and so many without a score stay."""
+        most = min(
+            self._band("most synthetic").limits(self._below(above))[1],
+            self.n_answered - removed,
+            self.most_answered,
+        )
+        return min(most + unanswered, self.rest.upper)
+
+    def _fewest(self, above: float | int, removed: int) -> int:
+        """The fewest; those without a score may all be real."""
+        found = self._band("fewest synthetic").limits(self._below(above))[0]
+        return max(found, self.fewest_answered - removed, 0)
 
     def balance(self, cut: Cut) -> Balance:
         """What a cut leaves and costs."""
@@ -174,14 +191,13 @@ class Ledger:
         by_score = int((gone & pool.answered).sum())
         unanswered_gone = removed - removed_found - by_score
         unanswered_kept = self.n_unanswered - unanswered_gone
-        kept_answered, found_kept = self.n_answered - by_score, self.n_found - removed_found
-        below = int(np.searchsorted(self.synthetic_references, cut.above, "right"))
+        found_kept = self.n_found - removed_found
+        below = self._below(cut.above)
         above_real = len(self.real_references) - int(
             np.searchsorted(self.real_references, cut.above, "right")
         )
-        most = min(self._band("most synthetic").limits(below)[1], kept_answered, self.most_answered)
-        fewest = max(self._band("fewest synthetic").limits(below)[0], self.fewest_answered - by_score, 0)
-        most_left = min(most + unanswered_kept, self.rest.upper)
+        fewest = self._fewest(cut.above, by_score)
+        most_left = self._most(cut.above, by_score, unanswered_kept)
         # what an item without a score is nobody knows
         most_lost = (
             min(

@@ -166,3 +166,11 @@ def test_weights_of_zero_travel_and_a_lost_pool_is_told(run: Path, tmp_path: Pat
     result = poolproof(*command)
     assert result.returncode == 2
     assert "its pool is gone" in result.stderr
+
+
+def test_the_command_knows_every_policy() -> None:
+    """The names and options that the command lists without loading policies are those of the table."""
+    from poolproof.audit.policy import POLICIES
+    from poolproof.cli_filter import _OPTIONS, _POLICIES
+
+    assert set(_POLICIES) == set(POLICIES) == set(_OPTIONS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from poolproof.cli_gates import EXIT_GATE
 from poolproof.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from poolproof.audit.policy import AbstractPolicy
     from poolproof.audit.progress import AbstractProgress
     from poolproof.audit.region import GaussianRegion
-
-EXIT_GATE = 3
 
 _POLICIES = ("found", "threshold", "fdr", "admissible", "ratio-cap", "budget", "weights")
 
@@ -357,7 +356,7 @@ def _apply(
 
     from poolproof.audit.decide import check_decision
 
-    check_decision(run, decision)
+    check_decision(run, decision)  # before anything is said of it
     told = json.loads((decision / "decision.json").read_text("utf-8"))
     _print(told)
     _print_items(told)
@@ -369,10 +368,10 @@ def _apply(
 
 def _write(run: Path, decision: Path, out: Path, format: str, link: str, progress: AbstractProgress) -> None:
     """Writes the pool that a decision leaves."""
-    from poolproof.audit.decide import adopt_decision
+    from poolproof.audit.decide import check_decision
     from poolproof.audit.filter import FilterSpec, filter_pool
     from poolproof.audit.run_folder import RunFolder
 
-    file = adopt_decision(run, decision, out)
+    file = check_decision(run, decision)
     filter_pool(RunFolder(run), file, FilterSpec(out, format=format, link=link), progress=progress)
     typer.echo(f"{'pool':<12} {out / 'pool'}")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from image_pools import add_evidence, write_class, write_mixed
 
-from poolproof.audit.decide import adopt_decision, decide, judge_run, save_decision
+from poolproof.audit.decide import check_decision, decide, judge_run, save_decision
 from poolproof.audit.decision import DECISION, read_decision
 from poolproof.audit.policy import CapRatio, DropAbove, DropFound, HoldAdmissible, KeepBudget, Weigh
 from poolproof.audit.region import GaussianRegion, RatioRegion
@@ -66,7 +66,7 @@ def test_every_item_has_one_row_and_a_reason(run: Path, tmp_path: Path) -> None:
     )
     counted = Counter(row["reason"].partition(":")[0] for row in rows)
     assert told["items"] == {"pool": 97, "kept": counted["kept"], "by_reason": dict(sorted(counted.items()))}
-    assert file.count_kept() == counted["kept"]
+    assert sum(row["keep"] for row in rows) == counted["kept"]
     assert json.loads((tmp_path / "out" / "decision.json").read_text("utf-8")) == told
 
 
@@ -157,17 +157,17 @@ def test_damaged_and_foreign_files_are_refused(run: Path, tmp_path: Path) -> Non
         judge_run(copy)
     (copy / "items.parquet").write_bytes(b"other")
     with pytest.raises(InputError, match="earlier state"):
-        adopt_decision(copy, tmp_path / "decided", tmp_path / "out")
+        check_decision(copy, tmp_path / "decided")
     audit_pool(
         AuditSpec(pool=str(run.parent / "real"), out=tmp_path / "other", embedder="forensic", workers=0)
     )
     with pytest.raises(InputError, match="of another run"):
-        adopt_decision(tmp_path / "other", tmp_path / "decided", tmp_path / "out")
+        check_decision(tmp_path / "other", tmp_path / "decided")
     (tmp_path / "decided" / "decision.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="damaged"):
         read_decision(tmp_path / "decided" / "decision.parquet")
     with pytest.raises(InputError, match="no decision"):
-        adopt_decision(run, tmp_path / "nowhere", tmp_path / "out")
+        check_decision(run, tmp_path / "nowhere")
 
 
 def test_folders_with_other_files_are_refused(run: Path, tmp_path: Path) -> None:
@@ -209,4 +209,4 @@ def test_a_decision_without_its_statement_is_unfinished(run: Path, tmp_path: Pat
     save_decision(judged, decide(judged, DropFound()), tmp_path / "out")
     (tmp_path / "out" / "decision.json").unlink()
     with pytest.raises(InputError, match="unfinished"):
-        adopt_decision(run, tmp_path / "out", tmp_path / "other")
+        check_decision(run, tmp_path / "out")

@@ -21,7 +21,7 @@ from filtered_pools import KINDS, contents, decide, write_kind
 from image_pools import add_evidence
 from sharded_pools import plan_of, write_pool
 
-from poolproof.audit.decide import adopt_decision, check_out, judge_run, save_decision
+from poolproof.audit.decide import check_decision, check_out, judge_run, save_decision
 from poolproof.audit.decide import decide as choose
 from poolproof.audit.engine import done_path
 from poolproof.audit.filter import FilterSpec, filter_pool
@@ -284,7 +284,7 @@ def test_a_damaged_decision_is_named_and_refused(spoilt: Path, tmp_path: Path, d
     with pytest.raises(InputError, match="another decision"):
         save_decision(judged, choose(judged, DropFound()), out)
     with pytest.raises(InputError, match=r"another decision|damaged|another policy|of another"):
-        filter_pool(RunFolder(spoilt), adopt_decision(spoilt, out, out), FilterSpec(out))
+        filter_pool(RunFolder(spoilt), check_decision(spoilt, out), FilterSpec(out))
 
 
 def strike(

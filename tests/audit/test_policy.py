@@ -291,13 +291,16 @@ def test_ties_at_the_top_stay_within_the_budget() -> None:
 
 
 def test_unbiased_samples_with_an_open_share_are_out_of_reach() -> None:
-    """Where not one image is known to be real, no sampling bias makes the pool admissible, and nothing breaks."""
+    """Where not one image is known to be real and scores say nothing, no sampling bias makes the pool admissible."""
     drawn = draw_pool(np.random.default_rng(0))
-    standing = replace(drawn.pool.standing, share=ShareLimits(None, 0.0, 1.0, 0.975))
+    standing = replace(
+        drawn.pool.standing, share=ShareLimits(None, 0.0, 1.0, 0.975), synthetic_doubt="another generator"
+    )
     ledger = Ledger(replace(drawn.pool, standing=standing), draws=2000, rng=np.random.default_rng(0))
     for bias in (1.0, 0.5):
         choice = HoldAdmissible(GaussianRegion((bias,), dim=4)).choose(ledger)
-        assert choice.shortfall is None or choice.shortfall.allowed >= 0
+        assert choice.shortfall is not None
+        assert (choice.shortfall.allowed, choice.shortfall.needed_tpr) == (0, 1.0)
 
 
 def test_a_threshold_compares_as_scores_are_stored() -> None:
