@@ -166,7 +166,11 @@ def test_impossible_lengths_are_weak(magic: str, n_bits: int) -> None:
         ("stealth_rgbcomp", gzip.compress(b"\xff\xff", mtime=0), "not in UTF-8"),
         ("stealth_rgbcomp", zlib.compress(b"text"), "not in gzip"),
         ("stealth_pngcomp", gzip.compress(b"", mtime=0), "no text"),
-        ("stealth_pngcomp", gzip.compress(b"text", mtime=0)[:-8] + bytes(8), "not in gzip"),  # its checksum is wrong
+        (
+            "stealth_pngcomp",
+            gzip.compress(b"text", mtime=0)[:-8] + bytes(8),
+            "not in gzip",
+        ),  # its checksum is wrong
     ],
 )
 def test_payloads_that_are_no_text_are_weak(magic: str, payload: bytes, words: str) -> None:
