@@ -115,6 +115,8 @@ class _Driver:
         free: ways to send a shard that wait for one.
         flights: the shard of each answer that is awaited, and the way it was sent.
         hired: actors whose start is awaited.
+        n_done: items of shards that are committed.
+        n_told: the most items that progress was told of.
     """
 
     job: _Job
@@ -126,6 +128,7 @@ class _Driver:
     flights: dict[Any, tuple[int, _Lane]] = field(default_factory=dict)
     hired: dict[Any, _Lane] = field(default_factory=dict)
     n_done: int = 0
+    n_told: int = 0
 
     def work(self, workers: int | None, environment: Mapping[str, Any]) -> None:
         import ray
@@ -153,8 +156,10 @@ class _Driver:
                     for reference in landed:
                         self._land(reference)
                     if self.tick is not None:
+                        # a shard whose position is gone and whose answer is on its way counts as it last did
                         begun = sum(self._position(shard)[1] for shard, _ in self.flights.values())
-                        self.tick(self.n_done + begun)
+                        self.n_told = max(self.n_told, self.n_done + begun)
+                        self.tick(self.n_told)
             finally:
                 for reference, (_, lane) in self.flights.items():
                     if lane.actor is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from sharded_pools import digest, is_running, plan_of, plant_hook, write_pool
 from poolproof.audit import ray_cluster
 from poolproof.audit.engine import Deaths, EngineError, WorkerError, part_path, run_shards
 from poolproof.audit.ray_cluster import check_ray, connect, descendants
-from poolproof.audit.ray_engine import position_path, run_on_ray
+from poolproof.audit.ray_engine import _Driver, position_path, run_on_ray
 from poolproof.audit.score import Scorer
 from poolproof.audit.spec import AuditSpec, check_spec
 from poolproof.errors import MissingExtra
@@ -67,6 +68,18 @@ def test_ray_writes_the_bytes_of_the_local_engine(tmp_path: Path) -> None:
     ticks: list[int] = []
     run_on_ray(plan, Scorer(), tmp_path / "ray", CONFIG, tick=ticks.append, inherited=True)
     assert digest(tmp_path / "ray") == digest(tmp_path / "local")
+    assert ticks == sorted(ticks)
+    assert ticks[-1] == 28
+
+
+@pytest.mark.usefixtures("cluster")
+def test_progress_never_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a shard's last item and its answer its position is gone, and the count stays where it was."""
+    seen = itertools.cycle([(6, 7), (-1, 0)])
+    monkeypatch.setattr(_Driver, "_position", lambda driver, shard: next(seen))
+    ticks: list[int] = []
+    plan = plan_of(write_pool(tmp_path / "pool", 28), tmp_path)
+    run_on_ray(plan, Scorer(), tmp_path / "ray", CONFIG, workers=1, tick=ticks.append, inherited=True)
     assert ticks == sorted(ticks)
     assert ticks[-1] == 28
 
