@@ -20,7 +20,7 @@ from poolproof.errors import InputError
 from poolproof.files import write_json
 
 DIFF_SCHEMA_VERSION: Final = 1
-"""Of `diff.json`, described in `docs/ci.md`. Raised when a field changes its meaning."""
+"""Of `diff.json`, described in `docs/diff.schema.json`. Raised when a field changes its meaning."""
 
 _QUANTILES: Final = (0.1, 0.5, 0.9)
 _OF_POOL: Final = ("pool", "level", "sample", "shard_size")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -33,7 +34,12 @@ ITEM_SECONDS: Final = 120.0
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """What a worker's environment says, so that cores are shared out by processes alone."""
 
+KILLED: Final = "killed: reading it ended the process twice"
+"""The reason of an item that is left out for the deaths of its readers."""
+
 _POLL_SECONDS: Final = 0.1
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class EngineError(Halted):
@@ -64,6 +70,9 @@ class Deaths:
     def note(self, shard: int, row: int, cause: str) -> None:
         """Counts a death: the item at hand may be tried once more, and is then left out.
 
+        The evidence says that, not what ended the process: engines are told it in different words, or not at all. It
+        goes to the log.
+
         Raises:
             EngineError: two deaths in the shard without an item at hand.
         """
@@ -75,7 +84,10 @@ class Deaths:
                 f"workers die ({cause}) in shard {shard} without holding an item; "
                 "look for too little memory or a broken install; the same command continues"
             )
-        self.skip.setdefault(shard, {})[row] = f"killed: reading it ended the process twice ({cause})"
+        _LOG.warning(
+            "row %d of shard %d is left out: reading it ended the process twice (%s)", row, shard, cause
+        )
+        self.skip.setdefault(shard, {})[row] = KILLED
 
 
 def part_path(evidence: Path, index: int) -> Path:

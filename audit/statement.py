@@ -78,11 +78,16 @@ def count_text(count: Mapping[str, Any]) -> str:
 
 
 def policy_text(policy: Mapping[str, Any]) -> str:
-    """A policy and its options in words."""
+    """A policy and its options in words.
+
+    >>> policy_text({"kind": "found", "tiers": ["signed", "marked"]}), policy_text({"kind": "fdr", "rate": 0.1})
+    ('found (signed, marked)', 'fdr (rate 0.1)')
+    """
     options = {
         name: value for name, value in policy.items() if name not in ("kind", "region") and value is not None
     }
-    told = ", ".join(f"{name.replace('_', ' ')} {_option_text(value)}" for name, value in options.items())
+    tiers = options.pop("tiers", ())  # which findings: the kind says that it is about them
+    told = ", ".join([*tiers, *(f"{name.replace('_', ' ')} {value:.6g}" for name, value in options.items())])
     return f"{policy['kind']} ({told})" if told else policy["kind"]
 
 
@@ -94,7 +99,3 @@ def region_text(region: Mapping[str, Any]) -> str:
         return f"at most {100 * share:.3g} % synthetic"
     bias = " to ".join(f"{each:g}" for each in region["sampling_bias"])
     return f"Gaussian loop, sampling bias {bias}, {region['dim']} dimensions"
-
-
-def _option_text(value: Any) -> str:
-    return " and ".join(map(str, value)) if isinstance(value, list) else f"{value:.6g}"

@@ -39,7 +39,7 @@ class Setting:
     @property
     def n_measured(self) -> int:
         """Samples that each generation is measured by."""
-        return self.spec.measure.n_samples or min(len(self.data.reference), MOST_REFERENCE)
+        return _count_measured(self.spec, self.data)
 
 
 def set_witness_apart(spec: TrainedLoopSpec, data: RealData) -> tuple[RealData, Samples]:
@@ -69,11 +69,27 @@ def prepare_setting(
         witness: real items that policies may learn from.
 
     Raises:
-        InputError: a mark that does not fit, generators for another kind of data, or counts that the data cannot give.
+        InputError: see `check_data`.
+    """
+    check_data(spec, data)
+    mark = None if spec.mark is None else make_mark(spec.mark, data.reference.shape[1:])
+    return Setting(spec, data, yardstick, mark, data.reference[:0] if witness is None else witness)
+
+
+def check_data(spec: TrainedLoopSpec, data: RealData) -> None:
+    """Refuses data that a spec cannot be played with, before anything is trained on them.
+
+    Args:
+        spec: what to do.
+        data: real items, from `set_witness_apart`.
+
+    Raises:
+        InputError: generators for another kind of data, a mark that does not fit, or counts that the data cannot give.
     """
     from poolproof.simulate.generators import kind_of
 
-    mark = None if spec.mark is None else make_mark(spec.mark, data.reference.shape[1:])
+    if spec.mark is not None:
+        make_mark(spec.mark, data.reference.shape[1:])
     kind = "points" if data.reference.ndim == 2 else "images"
     for arm in (*spec.arms, *spec.real_only()):
         known = kind_of(arm.generator)
@@ -100,13 +116,16 @@ def prepare_setting(
                 f"arms: got {needed} real samples for a model of {arm.label!r}, allowed up to the "
                 f"{len(data.supply)} of the supply; lower {where}"
             )
-    setting = Setting(spec, data, yardstick, mark, data.reference[:0] if witness is None else witness)
-    others = setting.n_measured if data.draw is not None else len(data.supply)
-    least = min(setting.n_measured, others)
+    n_measured = _count_measured(spec, data)
+    others = n_measured if data.draw is not None else len(data.supply)
+    least = min(n_measured, others)
     if least <= max(spec.measure.k, 3):
         raise InputError(
             f"measure.k: got {spec.measure.k} for {least} samples, allowed fewer; lower it, or raise n_samples"
         )
     if spec.measure.trained_accuracy and data.reference_labels is None:
         raise InputError("measure.trained_accuracy: got true for data without classes, allowed with classes")
-    return setting
+
+
+def _count_measured(spec: TrainedLoopSpec, data: RealData) -> int:
+    return spec.measure.n_samples or min(len(data.reference), MOST_REFERENCE)

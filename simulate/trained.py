@@ -24,7 +24,7 @@ from poolproof.simulate.measures import halves_measures
 from poolproof.simulate.real_data import DataSpec, load_real
 from poolproof.simulate.record import Chain, lock_folder, make_chain, open_chain, read_row, read_shown
 from poolproof.simulate.schedule import count_generations, lay_data, load_setting, run_chains
-from poolproof.simulate.setting import Setting
+from poolproof.simulate.setting import Setting, check_data, set_witness_apart
 from poolproof.simulate.summary import summarise_generations
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def run_trained(
     check_count("n_workers", n_workers, least=1)
     with lock_folder(out):
         data = load_real(spec.data, read_pool=read_pool)
+        check_data(spec, set_witness_apart(spec, data)[0])
         digest = data.digest()
         with _told_in_one_line(out):
             lay_data(out, spec, data)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +25,8 @@ from poolproof.audit.run import audit_pool
 from poolproof.audit.run_folder import RunFolder
 from poolproof.audit.spec import AuditSpec
 from poolproof.errors import InputError
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "diff.schema.json").read_text("utf-8"))
 
 
 def listed(items: Sequence[tuple[str, str | None]]) -> FinishedRun:
@@ -144,9 +147,16 @@ def run(
     return spec.out
 
 
+def compare(a: Path, b: Path) -> dict[str, Any]:
+    """The comparison's report, which is what the published schema promises."""
+    report = compare_runs(a, b).report
+    jsonschema.validate(report, SCHEMA)
+    return report
+
+
 def test_a_pool_that_changed(folder: Path) -> None:
     """Items, evidence and share: what changed is told, and the limits are those of the changed items alone."""
-    found = compare_runs(folder / "run_a", folder / "run_b").report
+    found = compare(folder / "run_a", folder / "run_b")
     assert found["items"] == {
         "same": 30, "added": 13, "removed": 8, "changed": 1, "moved": 1, "reassessed": 0, "common": 31,
     }  # fmt: skip
@@ -171,12 +181,12 @@ def test_gates_reach_all_that_reports_hold(folder: Path) -> None:
     """The fields that gates may begin with are those at the top of either report."""
     report = json.loads((folder / "run_a" / "report.json").read_text("utf-8"))
     assert set(REPORT_FIELDS) == set(report)
-    assert set(DIFF_FIELDS) == set(compare_runs(folder / "run_a", folder / "run_b").report)
+    assert set(DIFF_FIELDS) == set(compare(folder / "run_a", folder / "run_b"))
 
 
 def test_a_pool_compared_with_itself(folder: Path) -> None:
     """Nothing changed, and that is certain."""
-    found = compare_runs(folder / "run_a", folder / "run_a").report
+    found = compare(folder / "run_a", folder / "run_a")
     difference = found["share"]["difference"]
     assert (difference["point"], difference["lower"], difference["upper"]) == (0, 0, 0)
     assert (difference["verdict"], difference["p_value"]) == ("no change shown", 1)
@@ -185,8 +195,8 @@ def test_a_pool_compared_with_itself(folder: Path) -> None:
 
 def test_backwards_is_the_opposite(folder: Path) -> None:
     """Limits change their signs and places, the p-value stays."""
-    there = compare_runs(folder / "run_a", folder / "run_b").report["share"]["difference"]
-    back = compare_runs(folder / "run_b", folder / "run_a").report["share"]["difference"]
+    there = compare(folder / "run_a", folder / "run_b")["share"]["difference"]
+    back = compare(folder / "run_b", folder / "run_a")["share"]["difference"]
     assert back["lower"] == pytest.approx(-there["upper"], abs=1e-3)
     assert back["upper"] == pytest.approx(-there["lower"], abs=1e-3)
     assert back["p_value"] == pytest.approx(there["p_value"], abs=1e-6)
@@ -195,8 +205,8 @@ def test_backwards_is_the_opposite(folder: Path) -> None:
 
 def test_other_pools_and_other_references(folder: Path) -> None:
     """Pools without an item in common: sharper with one calibration than with two independent ones."""
-    shared = compare_runs(folder / "run_a", folder / "run_c").report
-    own = compare_runs(folder / "run_a", folder / "own").report
+    shared = compare(folder / "run_a", folder / "run_c")
+    own = compare(folder / "run_a", folder / "own")
     truth = 16 / 40 - 10 / 40
     widths = []
     for found, method in ((shared, "shared-rates"), (own, "independent")):
@@ -212,7 +222,7 @@ def test_other_pools_and_other_references(folder: Path) -> None:
 
 def test_one_pool_under_two_calibrations(folder: Path) -> None:
     """The same items twice are not independent: the limits allow for any dependence, and no test is made."""
-    found = compare_runs(folder / "run_c", folder / "own").report
+    found = compare(folder / "run_c", folder / "own")
     difference = found["share"]["difference"]
     assert difference["method"] == "separate"
     assert difference["p_value"] is None
@@ -223,29 +233,45 @@ def test_samples(folder: Path) -> None:
     """The draw is in the limits, which are wider than those of all items; no test is read off."""
     a = run(folder, "a", "sample_a", sample=30)
     c = run(folder, "c", "sample_c", sample=30)
-    drawn = compare_runs(a, c).report["share"]["difference"]
-    whole = compare_runs(folder / "run_a", folder / "run_c").report["share"]["difference"]
+    drawn = compare(a, c)["share"]["difference"]
+    whole = compare(folder / "run_a", folder / "run_c")["share"]["difference"]
     assert drawn["method"] == "shared-rates"
     assert drawn["p_value"] is None
     assert drawn["upper"] - drawn["lower"] > whole["upper"] - whole["lower"]
-    overlapping = compare_runs(a, folder / "run_a").report
+    overlapping = compare(a, folder / "run_a")
     assert overlapping["share"]["difference"]["method"] == "separate"
     assert "samples with items in common" in overlapping["flags"]["why"]
 
 
 def test_what_cannot_be_compared_is_withheld(folder: Path) -> None:
     """Another detector, or a share that was withheld: a reason in place of a figure."""
-    other = compare_runs(folder / "run_c", run(folder, "c", "knn", detector="knn")).report
+    other = compare(folder / "run_c", run(folder, "c", "knn", detector="knn"))
     assert other["share"]["difference"] is None
     assert other["share"]["why"] == "the runs differ in detector; audit both pools with the same settings"
     assert other["comparable"]["verdict"] is False
     bound = run(folder, "c", "bound", synthetic=None)
-    withheld = compare_runs(bound, bound).report
+    withheld = compare(bound, bound)
     assert withheld["share"]["difference"] is None
     assert withheld["share"]["why"].startswith(
         "the share of the first run is withheld: real references alone"
     )
     assert withheld["flags"]["difference"] == 0
+
+
+def test_schema_refuses_what_is_not_promised(folder: Path) -> None:
+    """A field too many, a field too few, a share out of range and another version are not valid."""
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    validator.check_schema(SCHEMA)
+    report = compare(folder / "run_a", folder / "run_b")
+    for change in (
+        {"more": 1},
+        {"schema_version": 2},
+        {"share": report["share"] | {"a": report["share"]["a"] | {"upper": 1.2}}},
+        {"items": report["items"] | {"added": -1}},
+    ):
+        assert not validator.is_valid(report | change), change
+    for name in report:
+        assert not validator.is_valid({key: value for key, value in report.items() if key != name}), name
 
 
 def test_the_files_of_a_comparison(folder: Path, tmp_path: Path) -> None:

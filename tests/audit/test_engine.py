@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from sharded_pools import digest, is_running, plan_of, write_pool
 
-from poolproof.audit.engine import WorkerError, done_path, part_path, run_shards, unfinished
+from poolproof.audit.engine import KILLED, WorkerError, done_path, part_path, run_shards, unfinished
 from poolproof.audit.evidence import EVIDENCE, STATUSES
 from poolproof.audit.score import Scorer, score_shard
 
@@ -79,9 +79,9 @@ def test_other_settings_are_not_taken_for_done(pool: Path, tmp_path: Path) -> No
 
 
 def test_an_item_that_kills_its_worker_costs_its_own_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A decoder that dies takes its item with it; the rest of the shard is scored."""
+    """A decoder that dies takes its item with it; the rest of the shard is scored, and the log says what ended it."""
     pool = write_pool(tmp_path / "pool", 6)
     (pool / "0003.jpg").write_bytes(b"KILL")
     module = tmp_path / "sitecustomize.py"
@@ -97,7 +97,10 @@ def test_an_item_that_kills_its_worker_costs_its_own_row(
     run_shards(plan, Scorer(), tmp_path / "evidence", CONFIG, workers=1)
     rows = pq.read_table(part_path(tmp_path / "evidence", 0)).to_pylist()
     assert [row["status"] for row in rows] == ["scored"] * 3 + ["unreadable"] + ["scored"] * 2
-    assert rows[3]["reason"] == "killed: reading it ended the process twice (SIGKILL)"
+    assert rows[3]["reason"] == KILLED
+    assert [record.getMessage() for record in caplog.records] == [
+        "row 3 of shard 0 is left out: reading it ended the process twice (SIGKILL)"
+    ]
 
 
 def test_a_bug_in_a_worker_keeps_its_traceback(pool: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sharded_pools import digest, plan_of, plant_hook, write_pool
 
 from poolproof.audit import ray_cluster
-from poolproof.audit.engine import part_path, run_shards
+from poolproof.audit.engine import KILLED, part_path, run_shards
 from poolproof.audit.ray_cluster import connect
 from poolproof.audit.ray_engine import run_on_ray
 from poolproof.audit.score import Scorer
@@ -48,5 +48,5 @@ def test_gpus_are_held_by_actors(tiny_embedder: str, tmp_path: Path, monkeypatch
     assert digest(tmp_path / "ray") == digest(tmp_path / "local")
     rows = [row for i in (0, 1) for row in pq.read_table(part_path(tmp_path / "survived", i)).to_pylist()]
     assert [row["row"] for row in rows if row["status"] != "scored"] == [3]
-    assert rows[3]["reason"] == "killed: reading it ended the process twice (Ray: ActorDiedError)"
+    assert rows[3]["reason"] == KILLED
     assert all(row["embedding"] for row in rows if row["status"] == "scored")

@@ -20,7 +20,7 @@ from refusals import assert_refused
 from sharded_pools import digest, is_running, plan_of, plant_hook, write_pool
 
 from poolproof.audit import ray_cluster
-from poolproof.audit.engine import Deaths, EngineError, WorkerError, part_path, run_shards
+from poolproof.audit.engine import KILLED, Deaths, EngineError, WorkerError, part_path, run_shards
 from poolproof.audit.ray_cluster import check_ray, connect, descendants
 from poolproof.audit.ray_engine import _Driver, position_path, run_on_ray
 from poolproof.audit.score import Scorer
@@ -120,14 +120,16 @@ def test_killed_workers_cost_their_shard_alone(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_an_item_that_kills_its_worker_costs_its_own_row(tmp_path: Path) -> None:
-    """It is tried twice and then recorded as unreadable; the rest of the shard is scored."""
+    """It is tried twice and then recorded as unreadable, in the local engine's words; the rest is scored."""
     pool = write_pool(tmp_path / "pool", 6)
     (pool / "0003.jpg").rename(pool / "0003deadly.jpg")
     plan = plan_of(pool, tmp_path)
+    run_shards(plan, Scorer(), tmp_path / "local", CONFIG, workers=1)
     run_on_ray(plan, Scorer(), tmp_path / "ray", CONFIG, inherited=True)
     rows = pq.read_table(part_path(tmp_path / "ray", 0)).to_pylist()
     assert [row["status"] for row in rows] == ["scored"] * 3 + ["unreadable"] + ["scored"] * 2
-    assert rows[3]["reason"] == "killed: reading it ended the process twice (Ray: WorkerCrashedError)"
+    assert rows[3]["reason"] == KILLED
+    assert digest(tmp_path / "ray") == digest(tmp_path / "local")
     assert not position_path(tmp_path / "ray", 0).exists()
 
 

@@ -376,3 +376,15 @@ def test_damaged_shared_data_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="damaged"):
             run(spec, tmp_path)
         path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["normal", "gmm"])
+def test_a_law_of_points_is_refused_before_a_classifier_learns_from_images(kind: str, tmp_path: Path) -> None:
+    """What the data alone rule out costs no training, and leaves no data behind."""
+    arms = [{"label": "only", "n_initial": 100, "n_synthetic": 50}]
+    spec = parse_trained_loop({"data": {"kind": "digits"}, "generator": {"kind": kind}, "arms": arms})
+    with pytest.raises(
+        InputError, match="Generator in 'only' for images, allowed one that learns from images"
+    ):
+        run(spec, tmp_path)
+    assert not (tmp_path / "data").exists()
