@@ -11,22 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import run_apart, run_here
 from image_pools import add_evidence, write_class, write_mixed
 
 COMMAND = [sys.executable, "-m", "poolproof"]
 
 
-def poolproof(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, cwd=cwd
-    )
-
-
 @pytest.mark.parametrize("command", [[], ["audit"], ["report"], ["verify"], ["quickstart"], ["detect"]])
 def test_help_is_complete(command: list[str]) -> None:
     """Every command explains itself and every option of it."""
-    result = poolproof(*command, "--help")
+    result = run_apart(*command, "--help")
     assert result.returncode == 0
     lines = result.stdout.splitlines()
     options = [line.strip() for line in lines if line.strip().startswith("--")]
@@ -49,7 +43,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_version() -> None:
     """`--version` prints name and version."""
-    result = poolproof("--version")
+    result = run_apart("--version")
     assert result.returncode == 0
     assert result.stdout.startswith("poolproof 0.")
 
@@ -82,7 +76,7 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], 
     """What the user got wrong is said in one line, with exit code 2 and no traceback."""
     write_class(tmp_path / "one", 1, synthetic=False, seed=0)
     (tmp_path / "empty").mkdir()
-    result = poolproof(*arguments, cwd=tmp_path)
+    result = run_here(*arguments, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()
     assert message in lines[-1]
@@ -92,13 +86,13 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], 
 
 def test_unknown_option_is_exit_2() -> None:
     """A mistyped option is a usage error."""
-    assert poolproof("audit", "x", "--outt", "y").returncode == 2
+    assert run_here("audit", "x", "--outt", "y").returncode == 2
 
 
 def test_audit_report_verify(tmp_path: Path) -> None:
     """The main path: audit writes the report, the lines agree with it, and it can be rendered again."""
     add_evidence(write_mixed(tmp_path / "pool", 12, 3, seed=1), declared=5, marked=0)
-    result = poolproof("audit", "pool", "--out", "run", "--embedder", "forensic", cwd=tmp_path)
+    result = run_apart("audit", "pool", "--out", "run", "--embedder", "forensic", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "0 signed, 5 declared, 0 marked" in result.stdout
     assert "20 of 20: 20 scored" in result.stdout
@@ -107,23 +101,23 @@ def test_audit_report_verify(tmp_path: Path) -> None:
     assert report["tiers"]["declared"]["count"] == 5
     assert report["manifest"]["command"] == "poolproof audit pool --out run --embedder forensic"
     (tmp_path / "run" / "report.html").unlink()
-    assert poolproof("report", "run", cwd=tmp_path).returncode == 0
+    assert run_apart("report", "run", cwd=tmp_path).returncode == 0
     assert "<svg" in (tmp_path / "run" / "report.html").read_text("utf-8")
-    checked = poolproof("verify", "run", cwd=tmp_path)
+    checked = run_apart("verify", "run", cwd=tmp_path)
     assert (checked.returncode, checked.stdout) == (0, "run: counts balance, hashes match\n")
     (tmp_path / "run" / "evidence" / "part-00000.done.json").unlink()
-    assert poolproof("verify", "run", cwd=tmp_path).returncode == 1
+    assert run_apart("verify", "run", cwd=tmp_path).returncode == 1
 
 
 def test_gates(tmp_path: Path) -> None:
     """A closed gate exits with 3, an open one with 0, and a figure that could not be told closes."""
     add_evidence(write_mixed(tmp_path / "pool", 6, 0, seed=1), declared=2, marked=0)
     options = ["audit", "pool", "--out", "run", "--workers", "0"]
-    assert poolproof(*options, "--fail-if", "share.lower > 0.9", cwd=tmp_path).returncode == 0
-    closed = poolproof(*options, "--fail-if", "share.lower > 0.2", cwd=tmp_path)
+    assert run_here(*options, "--fail-if", "share.lower > 0.9", cwd=tmp_path).returncode == 0
+    closed = run_here(*options, "--fail-if", "share.lower > 0.2", cwd=tmp_path)
     assert closed.returncode == 3
     assert "gate closed: share.lower is 0.25" in closed.stderr
-    withheld = poolproof(*options, "--fail-if", "share.point > 0.2", cwd=tmp_path)
+    withheld = run_here(*options, "--fail-if", "share.point > 0.2", cwd=tmp_path)
     assert withheld.returncode == 3
     assert "could not be told" in withheld.stderr
 
@@ -132,11 +126,11 @@ def test_too_many_unreadable_is_exit_4(tmp_path: Path) -> None:
     """The limit on unreadable items is on by default, and the report is there all the same."""
     pool = write_class(tmp_path / "pool", 9, synthetic=False, seed=0)
     (pool / "bad.jpg").write_bytes(b"")
-    result = poolproof("audit", "pool", "--out", "run", "--workers", "0", cwd=tmp_path)
+    result = run_here("audit", "pool", "--out", "run", "--workers", "0", cwd=tmp_path)
     assert result.returncode == 4
     assert "10.00%" in result.stderr
     assert (tmp_path / "run" / "report.html").is_file()
-    again = poolproof(
+    again = run_here(
         "audit", "pool", "--out", "run", "--workers", "0", "--max-unreadable", "0.2", cwd=tmp_path
     )
     assert again.returncode == 0
@@ -156,7 +150,7 @@ def test_interrupted_is_exit_130_and_resumable(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "the same command continues" in error
     assert "Traceback" not in error
-    assert poolproof(*options, cwd=tmp_path).returncode == 0
+    assert run_apart(*options, cwd=tmp_path).returncode == 0
 
 
 def test_two_at_once_is_refused(tmp_path: Path) -> None:
@@ -167,7 +161,7 @@ def test_two_at_once_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with (tmp_path / "run" / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        result = poolproof("audit", "pool", "--out", "run", cwd=tmp_path)
+        result = run_here("audit", "pool", "--out", "run", cwd=tmp_path)
     assert result.returncode == 2
     assert "another process" in result.stderr
 
@@ -178,7 +172,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     data = (pool / "0000.png").read_bytes()
     for name in (b"<img src=x onerror=alert(1)>.png", b"new\nline.png", b"\xff\xfe.png", b"$(id) '\".png"):
         Path(os.fsdecode(os.fsencode(pool) + b"/" + name)).write_bytes(data + name)
-    result = poolproof("audit", "pool", "--out", "run", "--workers", "1", cwd=tmp_path)
+    result = run_here("audit", "pool", "--out", "run", "--workers", "1", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "<img src=x" not in page
@@ -211,4 +205,4 @@ def test_a_full_disk_is_one_line_and_exit_1(tmp_path: Path) -> None:
     assert halted.returncode == 1
     assert len(halted.stderr.strip().splitlines()) == 1
     assert "no space left on the device" in halted.stderr
-    assert poolproof(*arguments).returncode == 0
+    assert run_apart(*arguments).returncode == 0

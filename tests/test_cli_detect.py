@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
+from command_line import run_apart, run_here
 from image_pools import write_class, write_mixed
-
-
-def poolproof(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own."""
-    command = [sys.executable, "-m", "poolproof", *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +22,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_class(folder / "other-synthetic", 30, synthetic=True, seed=4)
     write_mixed(folder / "pool", 20, 10, seed=5)
     arguments = ["--real", folder / "real", "--synthetic", folder / "synthetic", "--out", folder / "detector"]
-    done = poolproof("detect", "fit", *arguments, "--embedder", "forensic", "--workers", "0", "-q")
+    done = run_apart("detect", "fit", *arguments, "--embedder", "forensic", "--workers", "0", "-q")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "tried on    24 real and 24 synthetic held-out references, probe on forensic"
@@ -40,7 +33,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", [[], ["fit"], ["evaluate"], ["score"]])
 def test_help_is_complete(command: list[str]) -> None:
     """Every command explains itself and every option of it."""
-    done = poolproof("detect", *command, "--help")
+    done = run_here("detect", *command, "--help")
     assert done.returncode == 0
     options = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith("--")]
     assert all(len(option.split()) > 2 for option in options)
@@ -49,7 +42,7 @@ def test_help_is_complete(command: list[str]) -> None:
 def test_evaluate_prints_rates_and_writes_a_curve(pools: Path, tmp_path: Path) -> None:
     """Rates with limits are printed; figures, scores and an SVG that parses lie in the folder."""
     named = ["--real", pools / "other-real", "--synthetic", pools / "other-synthetic"]
-    done = poolproof(
+    done = run_here(
         "detect", "evaluate", "-d", pools / "detector", *named, "-o", tmp_path / "e", "--workers", "0", "-q"
     )
     assert done.returncode == 0, done.stderr
@@ -65,7 +58,7 @@ def test_names_of_folders_stay_on_their_line(pools: Path, tmp_path: Path) -> Non
     for name, seed in (("a\nb", 6), ("\x1b[2J<b>", 7)):
         write_class(tmp_path / "synthetic" / name, 15, synthetic=True, seed=seed)
     named = ["--real", pools / "other-real", "--synthetic", tmp_path / "synthetic"]
-    done = poolproof(
+    done = run_here(
         "detect", "evaluate", "-d", pools / "detector", *named, "-o", tmp_path / "e", "--workers", "0", "-q"
     )
     assert done.returncode == 0, done.stderr
@@ -86,19 +79,19 @@ def test_score_says_that_flags_are_no_share(pools: Path, tmp_path: Path) -> None
         "--workers",
         "0",
     ]
-    first = poolproof(*arguments, "-q")
+    first = run_here(*arguments, "-q")
     assert first.returncode == 0, first.stderr
     assert "scored      30 of 30 images" in first.stdout
     assert "no estimate of the share" in first.stdout
     table = (tmp_path / "s" / "scores.parquet").read_bytes()
-    assert poolproof(*arguments, "-q").returncode == 0
+    assert run_here(*arguments, "-q").returncode == 0
     assert (tmp_path / "s" / "scores.parquet").read_bytes() == table
 
 
 def test_audit_prints_what_the_checks_found(pools: Path, tmp_path: Path) -> None:
     """An audit by a saved detector prints a share, and nothing of checks that pass."""
     named = ["--real", pools / "other-real", "--synthetic", pools / "other-synthetic"]
-    done = poolproof(
+    done = run_here(
         "audit",
         pools / "pool",
         *named,
@@ -128,8 +121,7 @@ def test_audit_prints_what_the_checks_found(pools: Path, tmp_path: Path) -> None
 )
 def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], message: str) -> None:
     """What cannot be used costs one line, the name and the remedy in it."""
-    command = [sys.executable, "-m", "poolproof", "detect", *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    done = run_here("detect", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

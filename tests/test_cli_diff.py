@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from command_line import Result, run_apart, run_here
 from image_pools import write_class, write_mixed
 
 from poolproof.cli_diff import _p_value
-
-
-def poolproof(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "poolproof", *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "GITHUB_STEP_SUMMARY": "", **environment},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +25,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def audit(folder: Path, pool: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def audit(folder: Path, pool: str, *more: str, **environment: str) -> Result:
     """Audits a pool."""
     options = ["--real", "real", "--synthetic", "synthetic", "--embedder", "forensic", "--workers", "0", "-q"]
-    return poolproof("audit", pool, "--out", f"run_{pool}", *options, *more, cwd=folder, **environment)
+    return run_here("audit", pool, "--out", f"run_{pool}", *options, *more, cwd=folder, **environment)
 
 
 def failures(path: Path) -> dict[str | None, str | None]:
@@ -80,7 +66,7 @@ def test_audit_writes_junit_and_appends_the_summary(folder: Path) -> None:
 
 def test_gates_of_a_finished_run(folder: Path) -> None:
     """`report` evaluates gates without auditing again, writes the same files, and refuses unknown fields."""
-    closed = poolproof(
+    closed = run_here(
         "report",
         "run_a",
         "--fail-if",
@@ -98,8 +84,8 @@ def test_gates_of_a_finished_run(folder: Path) -> None:
         == "pool.items is 45, and the gate is pool.items >= 45"
     )
     assert "**closed**" in (folder / "r.md").read_text("utf-8")
-    assert poolproof("report", "run_a", "--fail-if", "pool.items > 45", cwd=folder).returncode == 0
-    unknown = poolproof("report", "run_a", "--fail-if", "pool.item > 45", cwd=folder)
+    assert run_here("report", "run_a", "--fail-if", "pool.items > 45", cwd=folder).returncode == 0
+    unknown = run_here("report", "run_a", "--fail-if", "pool.item > 45", cwd=folder)
     assert unknown.returncode == 2
     assert "did you mean pool.items" in unknown.stderr
 
@@ -107,7 +93,7 @@ def test_gates_of_a_finished_run(folder: Path) -> None:
 def test_diff(folder: Path) -> None:
     """The text, the files, the gates and the exit code of a comparison."""
     audit(folder, "b")
-    result = poolproof(
+    result = run_apart(
         "diff", "run_a", "run_b", "--out", "diff", "--junit", "d.xml", "--summary", "d.md",
         "--fail-if", "share.difference.lower > 0.02", "--fail-if", "comparable.verdict == false",
         cwd=folder,
@@ -122,7 +108,7 @@ def test_diff(folder: Path) -> None:
     assert found["gate: comparable.verdict == false"] is None
     assert found["gate: share.difference.lower > 0.02"] is not None
     assert "**Change of the share: +" in (folder / "d.md").read_text("utf-8")
-    assert poolproof("diff", "run_a", "run_a", cwd=folder).returncode == 0
+    assert run_here("diff", "run_a", "run_a", cwd=folder).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -136,7 +122,7 @@ def test_diff(folder: Path) -> None:
 )
 def test_bad_input_of_diff_is_one_line_and_exit_2(folder: Path, arguments: list[str], words: str) -> None:
     """What cannot be used is named in one line."""
-    result = poolproof("diff", *arguments, cwd=folder)
+    result = run_here("diff", *arguments, cwd=folder)
     assert result.returncode == 2
     assert words in result.stderr
     assert result.stderr.count("\n") == 1

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_apart, run_here
 from image_pools import add_evidence, write_class, write_mixed
 
 COMMAND = [sys.executable, "-m", "poolproof"]
-
-
-def poolproof(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own."""
-    return subprocess.run([*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_evidence(write_mixed(folder / "pool", 60, 27, seed=3), declared=3, marked=0)
     write_class(folder / "real", 80, synthetic=False, seed=1)
     write_class(folder / "synthetic", 80, synthetic=True, seed=2)
-    result = poolproof(
+    result = run_here(
         "audit", folder / "pool", "--out", folder / "run", "--real", folder / "real",
         "--synthetic", folder / "synthetic", "--embedder", "forensic", "--workers", "0", "-q",
     )  # fmt: skip
@@ -35,12 +30,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_look_decide_write_and_continue(run: Path, tmp_path: Path) -> None:
     """A dry run writes nothing, the pool is written byte for byte, and the same command again says the same."""
-    looked = poolproof("filter", run, "--dry-run", "-q")
+    looked = run_apart("filter", run, "--dry-run", "-q")
     assert looked.returncode == 0, looked.stderr
     assert "synthetic left" in looked.stdout
     assert "found" in looked.stdout
     out = tmp_path / "out"
-    told = [poolproof("filter", run, "--out", out, "--max-share", "0.3", "-q") for _ in range(2)]
+    told = [run_apart("filter", run, "--out", out, "--max-share", "0.3", "-q") for _ in range(2)]
     assert [each.returncode for each in told] == [0, 0], told[0].stderr
     assert told[0].stdout == told[1].stdout
     kept = sorted(path.name for path in (out / "pool").iterdir())
@@ -54,9 +49,9 @@ def test_look_decide_write_and_continue(run: Path, tmp_path: Path) -> None:
 
 def test_a_dry_decision_is_applied_later(run: Path, tmp_path: Path) -> None:
     """--dry-run --out leaves the decision alone, and --decision writes its pool in another form."""
-    assert poolproof("filter", run, "-n", "--out", tmp_path / "dry", "--budget", "40", "-q").returncode == 0
+    assert run_here("filter", run, "-n", "--out", tmp_path / "dry", "--budget", "40", "-q").returncode == 0
     assert sorted(path.name for path in (tmp_path / "dry").iterdir()) == ["decision.json", "decision.parquet"]
-    result = poolproof(
+    result = run_here(
         "filter",
         run,
         "--decision",
@@ -73,12 +68,12 @@ def test_a_dry_decision_is_applied_later(run: Path, tmp_path: Path) -> None:
 
 def test_out_of_reach_writes_nothing_and_exits_3(run: Path, tmp_path: Path) -> None:
     """A cap that cannot be proven leaves no file unless it is asked for anyway."""
-    result = poolproof("filter", run, "--out", tmp_path / "out", "--max-share", "0.0001", "-q")
+    result = run_here("filter", run, "--out", tmp_path / "out", "--max-share", "0.0001", "-q")
     assert result.returncode == 3
     assert "out of reach" in result.stdout
     assert "nothing was written" in result.stderr
     assert not (tmp_path / "out").exists()
-    anyway = poolproof("filter", run, "--out", tmp_path / "out", "--max-share", "0.0001", "--anyway", "-q")
+    anyway = run_here("filter", run, "--out", tmp_path / "out", "--max-share", "0.0001", "--anyway", "-q")
     assert anyway.returncode == 0, anyway.stderr
     assert (tmp_path / "out" / "pool").is_dir()
 
@@ -105,7 +100,7 @@ def test_bad_input_is_one_line_and_exit_2(
 ) -> None:
     """A mistake is told in one line, before anything is written."""
     arguments = [str(tmp_path / word) if word in ("x", "nowhere") else word for word in arguments]
-    result = poolproof("filter", run, *arguments, "-q")
+    result = run_here("filter", run, *arguments, "-q")
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
     assert message in result.stderr
@@ -114,15 +109,15 @@ def test_bad_input_is_one_line_and_exit_2(
 
 def test_a_changed_pool_and_foreign_folders_are_refused(run: Path, tmp_path: Path) -> None:
     """The run's own folder and one with other files are no output, and no filter is written of a pool that changed."""
-    assert "the run itself" in poolproof("filter", run, "--out", run, "-q").stderr
+    assert "the run itself" in run_here("filter", run, "--out", run, "-q").stderr
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    assert "other files" in poolproof("filter", run, "--out", tmp_path / "full", "-q").stderr
+    assert "other files" in run_here("filter", run, "--out", tmp_path / "full", "-q").stderr
     path = run.parent / "pool" / "r0003.png"
     before = path.read_bytes()
     try:
         path.write_bytes((run.parent / "pool" / "r0004.png").read_bytes())
-        result = poolproof("filter", run, "--out", tmp_path / "out", "-q")
+        result = run_here("filter", run, "--out", tmp_path / "out", "-q")
     finally:
         path.write_bytes(before)
     assert result.returncode == 2
@@ -133,23 +128,23 @@ def test_a_changed_pool_and_foreign_folders_are_refused(run: Path, tmp_path: Pat
 def test_a_decision_out_of_reach_is_not_applied_in_silence(run: Path, tmp_path: Path) -> None:
     """What a dry run found out of reach is said again and not written without --anyway; other options are refused."""
     assert (
-        poolproof("filter", run, "-n", "--out", tmp_path / "dry", "--max-share", "0.0001", "-q").returncode
+        run_here("filter", run, "-n", "--out", tmp_path / "dry", "--max-share", "0.0001", "-q").returncode
         == 3
     )
     apply = ["filter", run, "--decision", tmp_path / "dry", "--out", tmp_path / "out", "-q"]
-    result = poolproof(*apply)
+    result = run_here(*apply)
     assert result.returncode == 3
     assert "out of reach" in result.stdout
     assert not (tmp_path / "out").exists()
-    assert "options that decide" in poolproof(*apply, "--unread", "keep").stderr
-    assert poolproof(*apply, "--anyway").returncode == 0
+    assert "options that decide" in run_here(*apply, "--unread", "keep").stderr
+    assert run_here(*apply, "--anyway").returncode == 0
 
 
 def test_nothing_is_written_into_the_pool_or_the_evidence(run: Path) -> None:
     """A folder inside the audited pool or the run's evidence is refused before anything is written there."""
     before = sorted(path.name for path in (run.parent / "pool").iterdir())
     for out in (run.parent / "pool" / "dec", run / "evidence" / "x"):
-        result = poolproof("filter", run, "-n", "--out", out, "--policy", "found", "-q")
+        result = run_here("filter", run, "-n", "--out", out, "--policy", "found", "-q")
         assert result.returncode == 2
         assert not out.exists()
     assert sorted(path.name for path in (run.parent / "pool").iterdir()) == before
@@ -160,10 +155,10 @@ def test_weights_of_zero_travel_and_a_lost_pool_is_told(run: Path, tmp_path: Pat
     import shutil
 
     command = ["filter", run, "--policy", "weights", "--weight", "0", "--out", tmp_path / "out", "-q"]
-    assert poolproof(*command).returncode == 0
+    assert run_here(*command).returncode == 0
     assert (tmp_path / "out" / "weights.parquet").is_file()
     shutil.rmtree(tmp_path / "out" / "pool")
-    result = poolproof(*command)
+    result = run_here(*command)
     assert result.returncode == 2
     assert "its pool is gone" in result.stderr
 

@@ -12,17 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run_apart, run_here
 from label_runs import make_run
 
 COMMAND = [sys.executable, "-m", "poolproof"]
 PAGE = "page0number1"
-
-
-def poolproof(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, cwd=cwd
-    )
 
 
 class Running:
@@ -81,7 +75,7 @@ def test_label_then_audit(running: Running, tmp_path: Path) -> None:
     assert "±" in out
     following = out.splitlines()[-1].removeprefix("next        ")
     assert following.endswith("--out run --labels run/labels.jsonl")
-    done = poolproof(*following.split()[1:], "--quiet", cwd=tmp_path)
+    done = run_apart(*following.split()[1:], "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["share"]["method"] == "labels-survey"
@@ -94,7 +88,7 @@ def test_label_then_audit(running: Running, tmp_path: Path) -> None:
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "Labels by people" in page
     assert "people said of 12 images drawn at random" in page
-    assert poolproof("verify", "run", cwd=tmp_path).returncode == 0
+    assert run_apart("verify", "run", cwd=tmp_path).returncode == 0
 
 
 def test_killed_and_begun_again(running: Running, tmp_path: Path) -> None:
@@ -132,7 +126,7 @@ def test_ended_without_labels(running: Running) -> None:
 )
 def test_bad_input_is_one_line_and_exit_2(finished: Path, arguments: list[str], message: str) -> None:
     """What the user got wrong is said in one line, with exit code 2 and no traceback."""
-    result = poolproof(*arguments, "--no-open" if arguments[0] == "label" else "--quiet", cwd=finished)
+    result = run_here(*arguments, "--no-open" if arguments[0] == "label" else "--quiet", cwd=finished)
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1

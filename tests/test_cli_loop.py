@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from command_line import run_apart, run_here
 
 SPEC = """
 kind = "loop"
@@ -63,12 +64,6 @@ policy = { kind = "drop-flagged", flags = { kind = "detector", fpr = 0.2 } }
 """
 
 
-def simulate(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What `poolproof simulate loop` does in a folder."""
-    command = [sys.executable, "-m", "poolproof", "simulate", "loop", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-
-
 def write_spec(folder: Path, text: str) -> str:
     """The name of a file with the text."""
     (folder / "spec.toml").write_text(text)
@@ -83,7 +78,9 @@ def table(folder: Path) -> pd.DataFrame:
 @pytest.mark.slow
 def test_digits_loop_from_spec_to_page(tmp_path: Path) -> None:
     """A diffusion model on real digits is trained, marked, filtered and measured, and the page is written."""
-    result = simulate(tmp_path, write_spec(tmp_path, DIGITS), "--out", "out", "--workers", "1")
+    result = run_apart(
+        "simulate", "loop", write_spec(tmp_path, DIGITS), "--out", "out", "--workers", "1", cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     assert "page        out/loop.html" in result.stdout
     assert "training: 4 generations" in result.stderr
@@ -131,8 +128,9 @@ def test_killed_run_goes_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_seeds_and_generations_of_the_command_line_win(tmp_path: Path) -> None:
     """--seeds and --generations replace those of the spec, and a second command with more goes on."""
     name = write_spec(tmp_path, SPEC.format(generations=9, more=""))
-    result = simulate(
-        tmp_path, name, "--out", "out", "--seeds", "1", "--generations", "2", "--workers", "1", "-q"
+    counts = ["--seeds", "1", "--generations", "2"]
+    result = run_apart(
+        "simulate", "loop", name, "--out", "out", *counts, "--workers", "1", "-q", cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -187,7 +185,7 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], 
         (tmp_path / f"{name}.toml").write_text(
             head.replace('data = { kind = "digits" }', data) + '[[arms]]\nlabel = "a"\nn_synthetic = 50\n'
         )
-    result = simulate(tmp_path, *arguments)
+    result = run_here("simulate", "loop", *arguments, cwd=tmp_path)
     assert result.returncode == 2, result.stdout + result.stderr
     lines = result.stderr.strip().splitlines()
     assert message in lines[-1]

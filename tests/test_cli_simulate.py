@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -9,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import Result, run_apart, run_here
 
 from poolproof.simulate.montecarlo import with_error
 
@@ -53,7 +55,6 @@ REPORT = {
     "share": {"lower": 0.1, "point": 0.2, "upper": 0.3, "level": 0.9, "why": None},
 }
 
-Result = subprocess.CompletedProcess[str]
 Run = Callable[..., Result]
 
 
@@ -70,34 +71,14 @@ def prepare(folder: Path) -> None:
 
 def simulate(folder: Path, *arguments: str) -> Result:
     """Runs `poolproof simulate` in a folder and in a process of its own, with a cache below that folder."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "xdg")}
-    return subprocess.run(
-        [*COMMAND, *arguments], check=False, capture_output=True, text=True, cwd=folder, env=environment
-    )
+    return run_apart("simulate", *arguments, cwd=folder, XDG_CACHE_HOME=str(folder / "xdg"))
 
 
 @pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Runs `poolproof simulate` in the test's folder and process, which spares the start of another one."""
-    from poolproof.cli import main
-
+def here(tmp_path: Path) -> Run:
+    """Runs it in the test's folder and process."""
     prepare(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["poolproof", "simulate", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output, error = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), output, error)
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return functools.partial(run_here, "simulate", cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "xdg"))
 
 
 def succeed(result: Result) -> list[str]:

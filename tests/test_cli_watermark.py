@@ -15,18 +15,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import Result, run_apart, run_here
 from image_pools import draw, encode
 from PIL import Image
 
-COMMAND = [sys.executable, "-m", "poolproof", "watermark"]
 KEY = "00112233445566778899aabbccddeeff"
 
 
-def watermark(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs `poolproof watermark` in a process of its own."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, cwd=cwd
-    )
+def watermark(*arguments: str | Path, cwd: Path | None = None) -> Result:
+    """Runs `poolproof watermark`."""
+    return run_here("watermark", *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def keyed(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pictures with a keyed mark of 24 bits, and the answer of the command."""
     out = tmp_path_factory.mktemp("keyed") / "out"
-    result = watermark("embed", plain, "--out", out, "--key", KEY, "--payload", "text:mad", "-q")
+    result = run_apart("watermark", "embed", plain, "--out", out, "--key", KEY, "--payload", "text:mad", "-q")
     assert result.returncode == 0, result.stderr
     assert "4 marked" in result.stdout
     return out
