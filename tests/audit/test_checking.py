@@ -175,7 +175,10 @@ def test_nothing_is_said_of_unknown_generators_where_the_rates_are_set_aside(
     assert report["generators"]["unknown"] is None
 
 
-@pytest.mark.parametrize("detector", ["knn", "forensic", "real-distance"])
+@pytest.mark.parametrize(
+    "detector",
+    ["knn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forensic", "real-distance"))],
+)
 def test_other_detectors_give_a_share_that_holds(
     tmp_path: Path, references: dict[str, str], detector: str
 ) -> None:
@@ -214,7 +217,14 @@ def test_a_sample_can_be_matched(tmp_path: Path, references: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"synthetic": None}, {"detector": "real-distance"}, {"detector": "knn"}]
+    "options",
+    [
+        {},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in ({"synthetic": None}, {"detector": "real-distance"}, {"detector": "knn"})
+        ),
+    ],
 )
 def test_features_that_are_not_finite_cost_their_own_item(
     tmp_path: Path, references: dict[str, str], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]

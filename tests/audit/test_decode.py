@@ -456,7 +456,7 @@ def samples() -> dict[str, bytes]:
 
 
 @pytest.mark.property
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     name=st.sampled_from(sorted(samples())),
     changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8),

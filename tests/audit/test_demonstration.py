@@ -36,6 +36,7 @@ def test_share_and_truth_stand_side_by_side(tmp_path: Path, small: QuickstartSpe
     assert again["share"] == summary["share"]
 
 
+@pytest.mark.slow
 def test_another_seed_needs_another_folder(tmp_path: Path, small: QuickstartSpec) -> None:
     """A folder that holds a demonstration is not mixed with another one."""
     run_quickstart(tmp_path / "demo", seed=3, workers=0, spec=small)

@@ -230,8 +230,15 @@ def test_tiny_pictures_are_enlarged_in_whole_pixels(desk: Desk) -> None:
     assert desk.page.locator("#picture").evaluate("e => getComputedStyle(e).imageRendering") == "pixelated"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "height"), [(1100, 800), (390, 760)])
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"),
+    [
+        (1100, 800, "light"),
+        (390, 760, "dark"),
+        pytest.param(1100, 800, "dark", marks=pytest.mark.slow),
+        pytest.param(390, 760, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_any_picture_fits_the_screen(
     browser: Browser, tmp_path: Path, width: int, height: int, scheme: Any
 ) -> None:

@@ -416,7 +416,9 @@ TRUTHS = {"good detector": (1.0, 0.9, 0.02), "useless": (0.3, 0.3, 0.3), "wrong 
 
 @pytest.mark.coverage
 @pytest.mark.parametrize("kind", ["random", "detector"])
-@pytest.mark.parametrize("name", TRUTHS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if i else []) for i, name in enumerate(TRUTHS)]
+)
 def test_share_covers_whatever_the_detector_errs(kind: str, name: str) -> None:
     """The limits hold the true share at least as often as they say, with flags good, useless or perverse."""
     rate = cover(kind=kind, n=90, truth=TRUTHS[name], sizes=(60, 400, 1540), runs=150)

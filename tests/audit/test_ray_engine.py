@@ -96,6 +96,7 @@ def test_ray_goes_on_where_a_local_run_stopped(tmp_path: Path) -> None:
     assert part_path(evidence, 1).stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_killed_workers_cost_their_shard_alone(tmp_path: Path) -> None:
     """Workers that are killed midway are replaced, their shards read again, and the bytes stay the same."""

@@ -74,7 +74,14 @@ def test_page_is_quiet_and_fits(visit: Callable[..., Visit], screen: str, scheme
     assert opened.events == []
 
 
-@pytest.mark.parametrize("kind", ["labelled", "real-only", "no-references", "nothing-scored"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "labelled",
+        "nothing-scored",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("real-only", "no-references")),
+    ],
+)
 @pytest.mark.parametrize("screen", SCREENS)
 def test_pages_with_less_to_say(visit: Callable[..., Visit], kind: str, screen: str) -> None:
     """Reports by labels, and without references or scores, are as quiet, and fit as well."""

@@ -91,6 +91,7 @@ def test_unbiased_samples_are_always_admissible() -> None:
     assert 1 < ratios[0] < ratios[1] < ratios[2] < 3
 
 
+@pytest.mark.slow
 def test_a_longer_memory_is_worth_more() -> None:
     """Samples from more models before give a higher n_e."""
     ratios = [
@@ -133,6 +134,7 @@ def test_reference_threshold() -> None:
     assert found.stderr <= 0.03 * found.n_synthetic
 
 
+@pytest.mark.slow
 @pytest.mark.theory
 def test_threshold_nears_the_phase_line() -> None:
     """With many real samples the border goes to the closed form."""
@@ -142,7 +144,14 @@ def test_threshold_nears_the_phase_line() -> None:
     )
 
 
-@pytest.mark.parametrize(("n_real", "bias", "dim"), [(30, 0.6, 4), (8, 0.9, 4), (200, 0.2, 2)])
+@pytest.mark.parametrize(
+    ("n_real", "bias", "dim"),
+    [
+        (30, 0.6, 4),
+        pytest.param(8, 0.9, 4, marks=pytest.mark.slow),
+        pytest.param(200, 0.2, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_ratio_is_one_at_the_threshold(n_real: int, bias: float, dim: int) -> None:
     """Below the border the ratio is above 1, beyond it below, and at it 1 within errors."""
     found = admissible_threshold(n_real, bias, dim=dim, rng=generator())

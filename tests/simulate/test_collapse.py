@@ -93,7 +93,7 @@ def test_law_of_two_generations_of_three_is_a_bessel_function() -> None:
 
 @pytest.mark.reference
 @pytest.mark.parametrize("n", [2, 6, 40, 300])
-@pytest.mark.parametrize("generation", [2, 3])
+@pytest.mark.parametrize("generation", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_law_is_the_quadrature_over_the_last_factor(n: int, generation: int) -> None:
     """P(V_t <= x) is the mean of P(V_(t-1) <= x/c) over the last chi-square factor c."""
     scale, bias = 1 / (n - 1), 0.8

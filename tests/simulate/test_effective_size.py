@@ -109,6 +109,7 @@ def test_an_interval_may_pass_one_end() -> None:
         (lambda n: 1 + 20 / n, 5, 0.05, 150),
     ],
 )
+@pytest.mark.slow
 def test_intervals_hold_the_truth(
     curve: Callable[[float], float], seeds: int, spread: float, truth: float
 ) -> None:

@@ -187,7 +187,14 @@ def test_accumulation() -> None:
 
 
 @pytest.mark.theory
-@pytest.mark.parametrize("weight", [0.3, optimal_real_weight(0.5), 0.9])
+@pytest.mark.parametrize(
+    "weight",
+    [
+        optimal_real_weight(0.5),
+        pytest.param(0.3, marks=pytest.mark.slow),
+        pytest.param(0.9, marks=pytest.mark.slow),
+    ],
+)
 def test_weighted_sources(weight: float) -> None:
     """The limiting mean error of weighted sources is He, Xu and Cheng's, with its minimum at their weight."""
     late = run(Mixing.weighted(10, 20, weight), 60)[-1]
@@ -286,6 +293,7 @@ def test_a_bias_per_generation_is_used_in_its_turn() -> None:
         agree(variance(models), expected)
 
 
+@pytest.mark.slow
 def test_longer_memories_draw_from_older_models() -> None:
     """With K models the mean error is lower than with one, and with all of them lower still."""
     errors = [

@@ -57,7 +57,9 @@ def test_real_only_nears_its_expansion() -> None:
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize(("bias", "n_models"), [(1.0, 1), (0.6, 1), (1.0, 3)])
+@pytest.mark.parametrize(
+    ("bias", "n_models"), [(1.0, 1), (0.6, 1), pytest.param(1.0, 3, marks=pytest.mark.slow)]
+)
 def test_limit_is_that_of_a_long_plain_loop(bias: float, n_models: int) -> None:
     """A long loop from an ordinary start, averaged, ends where the estimate says, whatever the start."""
     mixing = Mixing(n_fresh=12, n_synthetic=40, n_models=n_models)
@@ -213,6 +215,7 @@ def test_a_start_that_shows_is_admitted() -> None:
     assert cut.n_generations <= 40
 
 
+@pytest.mark.slow
 @pytest.mark.reference
 def test_fixed_real_data_have_a_limit() -> None:
     """Augmentation settles where a long plain loop does, above the distance of its real data alone."""

@@ -230,6 +230,7 @@ def test_pool_inside_is_admissible() -> None:
     assert "any number" in row["threshold"]["why"]
 
 
+@pytest.mark.slow
 def test_pool_outside_is_not_admissible() -> None:
     """Many strongly biased samples beside few real ones cost more than they bring, at both limits."""
     row = placed_at(MeasuredPool(100, 0.8, 0.9), 0.3)
@@ -275,6 +276,7 @@ def test_pool_without_real_images_is_refused(pool: MeasuredPool) -> None:
         place_pool(pool, small_map(1.0), n_workers=1)
 
 
+@pytest.mark.slow
 def test_placed_pool_is_plain_json() -> None:
     """What is told has the pool's own figures beside one row per bias, without NaN."""
     pool = MeasuredPool(40, 0.1, 0.2, 0.15, 0.9)
@@ -299,6 +301,7 @@ def test_placing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert place_pool(pool, spec, n_workers=2, cache=tmp_path) == first
 
 
+@pytest.mark.slow
 def test_threshold_is_a_border() -> None:
     """The ratio is above 1 with half of the threshold's synthetic samples, and below with twice as many."""
     border = find_threshold(20, 0.5, 2, Effort(seed=1))
@@ -330,6 +333,7 @@ def test_a_part_that_is_not_admissible_is_seen() -> None:
     assert row["verdict"] == "undecided"
 
 
+@pytest.mark.slow
 def test_a_part_next_to_no_real_images_is_seen() -> None:
     """A dip that evenly spaced shares step over, where a share of a few per cent is real, is found."""
     spec = MapSpec("", (20,), (20,), (0.9,), dim=2, effort=Effort(tolerance=0.02))

@@ -142,7 +142,12 @@ def page(study: Any, out: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "pool", [MeasuredPool(40, 0.1, 0.2), MeasuredPool(40, 0.1, 1.0, 0.5), MeasuredPool(40, 0.0, 1.0)]
+    "pool",
+    [
+        MeasuredPool(40, 0.1, 0.2),
+        pytest.param(MeasuredPool(40, 0.1, 1.0, 0.5), marks=pytest.mark.slow),
+        pytest.param(MeasuredPool(40, 0.0, 1.0), marks=pytest.mark.slow),
+    ],
 )
 def test_pool_without_point_or_upper_ratio_has_a_page(pool: MeasuredPool, tmp_path: Path) -> None:
     """Where the point is withheld, or the upper limit leaves no real images, the page shows a dash."""

@@ -173,7 +173,7 @@ def each(kinds: Make, request: pytest.FixtureRequest) -> Written:
     ("kind", "names"),
     [
         ("map", ["admissible.parquet", "admissible.csv", "admissible.json", "map.svg", "admissible.html"]),
-        (
+        pytest.param(
             "curves",
             [
                 "admissible.parquet",
@@ -183,6 +183,7 @@ def each(kinds: Make, request: pytest.FixtureRequest) -> Written:
                 "curves-2.svg",
                 "admissible.html",
             ],
+            marks=pytest.mark.slow,
         ),
         (
             "loop",

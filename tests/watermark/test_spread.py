@@ -152,7 +152,7 @@ def single_pvalue(pixels: np.ndarray, key: Key, n_bits: int) -> float:
 
 
 @pytest.mark.theory
-@pytest.mark.parametrize("n_bits", [0, 64])
+@pytest.mark.parametrize("n_bits", [0, pytest.param(64, marks=pytest.mark.slow)])
 def test_p_values_are_valid_over_keys(n_bits: int, landscapes: list[np.ndarray]) -> None:
     """Over random keys, unmarked pictures and one with another key's mark, stay within each level."""
     rng = np.random.default_rng(4)
