@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # one process a core, each with one thread for its products; a file's tests share fixtures and stay together
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+# tests start hundreds of short processes: what they import is compiled once, whatever the shell asks for
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup quickstart test test-all lint types layers clean
 

@@ -20,6 +20,9 @@ _SIZES: Final = (
 )
 """Size categories of the Hugging Face hub."""
 
+_MOST_FIELDS: Final = 5
+"""Kinds of samples that are named."""
+
 _MARKUP: Final = frozenset("\\`*_{}[]<>#|~!&")
 
 
@@ -38,7 +41,9 @@ def render_card(
         stated: of `decision.json`; empty where there is none.
     """
     counts = manifest["counts"]
-    lines = [*_front(counts["kept"], data_files), "", "# A filtered image pool", ""]
+    # `datasets` takes the fields of all samples from the first ones, and refuses or loses what has others
+    mixed = len(manifest["fields"]) > 1
+    lines = [*_front(counts["kept"], [] if mixed else data_files), "", "# A filtered image pool", ""]
     lines.append(
         f"{counts['kept']:,} of {counts['audited']:,} audited images were kept and {counts['dropped']:,} removed "
         f"by poolproof, policy {_policy(manifest['policy'])}. "
@@ -127,6 +132,14 @@ def _limits(manifest: Mapping[str, Any]) -> list[str]:
     if counts["lost_sidecars"]:
         limits.append(
             f"{counts['lost_sidecars']:,} files beside the images could not be read and are missing."
+        )
+    if len(manifest["fields"]) > 1:
+        told = [*map(escape, manifest["fields"][:_MOST_FIELDS])]
+        told += ["..."] if len(manifest["fields"]) > _MOST_FIELDS else []
+        limits.append(
+            f"The samples are not alike ({'; '.join(told)}): `webdataset` "
+            "reads them all, while `datasets` refuses tars of them or leaves images out; it reads what "
+            "`--format parquet` writes."
         )
     if "names.parquet" in manifest["files"]:
         limits.append(

@@ -172,6 +172,7 @@ def _finish(
             "weighted": kept.weighted,
         },
         "reasons": reasons,
+        "fields": sorted({each for unit in units for each in unit.get("fields", ())}),
         "shards": [
             {name: unit[name] for name in ("name", "items", "bytes", "sha256")}
             for unit in units

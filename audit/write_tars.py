@@ -58,6 +58,7 @@ class TarWriter(AbstractWriter):
         files = open_files(self.kept)
         position, n_lost = start, 0
         written: set[str] = set()
+        fields: set[str] = set()
         with (
             self.place.file(path) as handle,
             tarfile.open(
@@ -71,6 +72,7 @@ class TarWriter(AbstractWriter):
             for batch in in_batches(self.kept.items(start, stop)):
                 for found in files.read(batch):
                     self._add(tar, found, position, written)
+                    fields.add(_fields(found))
                     position += 1
                     n_lost += found.n_lost
         self.place.json(path.with_name(f"{unit:08d}_stats.json"), {"successes": stop - start})
@@ -80,6 +82,7 @@ class TarWriter(AbstractWriter):
             "bytes": path.stat().st_size,
             "sha256": hash_file(path),
             "lost": n_lost,
+            "fields": sorted(fields),
         }
 
     def finish(self, units: Sequence[dict[str, Any]]) -> None:
@@ -110,3 +113,8 @@ class TarWriter(AbstractWriter):
 def _tar_key(item: KeptItem) -> str:
     key = item.ref.key
     return key if is_safe_path(key) else safe_stem(key)
+
+
+def _fields(found: ItemFiles) -> str:
+    """What a sample consists of, such as `jpg json`."""
+    return " ".join(sorted(part.ending.lstrip(".").lower() for part in found.parts))

@@ -199,6 +199,7 @@ def test_sizes_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         draw_curves(Curve("a", SIZES, SIZES, SIZES, SIZES[:3]))
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_page_is_quiet_and_fits(full: Markup, tmp_path: Path) -> None:
     """No message; nothing wider than the screen; of each chart one drawing, with words inside the screen."""

@@ -295,6 +295,7 @@ def test_sizes_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         draw_map(marks=[Mark("m", 1.0, 1.0, np.ones(2), np.ones(3))])
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_page_is_quiet_and_fits(full: Markup, tmp_path: Path) -> None:
     """No message; nothing wider than the screen; of each map one drawing, with words inside the screen."""

@@ -156,6 +156,7 @@ def test_sizes_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
             draw(np.empty(shape))
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_page_is_quiet_and_fits(plain: Markup, tmp_path: Path) -> None:
     """No message; nothing wider than the screen; of each table one drawing, with words inside the screen."""

@@ -103,6 +103,7 @@ def test_format_that_gives_the_classes_away_is_found_and_matched(tmp_path: Path)
     assert share["why"]
 
 
+@pytest.mark.slow
 def test_matching_can_be_forbidden_or_asked_for(tmp_path: Path, references: dict[str, str]) -> None:
     """`never` reads nothing again, `always` does without a cause, and a finished run takes either."""
     write_mixed(tmp_path / "pool", 30, 30, seed=9)

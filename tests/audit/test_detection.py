@@ -97,6 +97,7 @@ def test_scores_have_p_values_of_held_out_references(pools: Path, fitted: Path, 
     assert synthetic < 0.2 < np.median([p for key, p in p_values.items() if key.startswith("r")])
 
 
+@pytest.mark.slow
 def test_an_audit_takes_a_saved_detector(pools: Path, fitted: Path, tmp_path: Path) -> None:
     """The share by a saved detector, calibrated on other references, holds the truth; its own are left out."""
     report = audit_pool(

@@ -119,6 +119,7 @@ def test_killed_workers_cost_their_shard_alone(tmp_path: Path) -> None:
     assert digest(tmp_path / "ray") == digest(tmp_path / "local")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_an_item_that_kills_its_worker_costs_its_own_row(tmp_path: Path) -> None:
     """It is tried twice and then recorded as unreadable, in the local engine's words; the rest is scored."""

@@ -125,6 +125,7 @@ def test_nothing_readable_has_no_share(tmp_path: Path) -> None:
     assert report["pool"]["status"]["unreadable"] == 1
 
 
+@pytest.mark.slow
 def test_sample_widens_the_interval(tmp_path: Path, references: dict[str, str]) -> None:
     """A uniform sample audits so many items, scales the counts to the pool and adds its own error."""
     write_mixed(tmp_path / "pool", 140, 60, seed=3)

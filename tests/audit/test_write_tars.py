@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filtered_pools import all_items, contents, decide, images, kept_items, write_kind, write_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from poolproof.audit.filter import FilterSpec, filter_pool
 from poolproof.audit.pool import ItemRef, open_pool
@@ -165,6 +168,43 @@ def test_a_caption_that_is_cut_off_is_counted(tmp_path: Path) -> None:
     assert manifest["counts"]["lost_sidecars"] == 1
     assert "1 files beside the images could not be read" in (tmp_path / "out" / "README.md").read_text()
     assert [d for _, d in all_items(open_pool(tmp_path / "out" / "pool"))] == data
+
+
+def test_samples_that_are_not_alike_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card does not lead `datasets` to tars that it refuses; as Parquet the same pool loads by its card."""
+    import datasets
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    jpegs = images(2)
+    pngs = [_as_png(data) for data in jpegs]
+    files = [
+        ("a.jpg", jpegs[0]),
+        ("a.txt", b"x"),
+        ("b.png", pngs[0]),
+        ("c.jpg", jpegs[1]),
+        ("d.png", pngs[1]),
+    ]
+    run, decision = decide(write_tar(tmp_path / "pool" / "0.tar", files), tmp_path, keep=keep_all)
+    manifest = filter_pool(run, decision, FilterSpec(tmp_path / "out"))
+    assert manifest["fields"] == ["jpg", "jpg txt", "png"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "configs:" not in card
+    assert "The samples are not alike (jpg; jpg txt; png)" in card
+    with pytest.raises(ValueError, match="don't share the same prefix or the same types"):
+        datasets.load_dataset(
+            "webdataset", data_files=str(tars(tmp_path / "out")[0]), cache_dir=str(tmp_path / "c")
+        )
+    filter_pool(run, decision, FilterSpec(tmp_path / "rows", format="parquet"))
+    assert "not alike" not in (tmp_path / "rows" / "README.md").read_text()
+    loaded: Any = datasets.load_dataset(str(tmp_path / "rows"), cache_dir=str(tmp_path / "c"))
+    assert len(loaded["train"]) == 4
+    assert all(row["image"] is not None for row in loaded["train"])
+
+
+def _as_png(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_links_inside_a_tar(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_cells_are_those_of_single_calls() -> None:
     assert abs(table["n_e"][0] - alone.n_e) < 5 * error
 
 
+@pytest.mark.slow
 def test_figures_do_not_depend_on_company() -> None:
     """One thread or three, alone or among others, in whatever order: the same figures."""
     whole = evaluate_cells(CELLS, EFFORT, n_workers=1)

@@ -79,6 +79,7 @@ def test_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_wide_interval_with_a_trough_is_not_admissible() -> None:
     """Where both limits are admissible but shares between them are not, the interval is not called so."""
     spec = MapSpec("Map", (10,), (10,), (0.3,), dim=10, effort=EFFORT)
@@ -112,6 +113,7 @@ def test_whole_numbers_and_numpys_are_the_same_cell(tmp_path: Path) -> None:
     assert rows[0]["ratio"] == rows[1]["ratio"]
 
 
+@pytest.mark.slow
 def test_equal_arms_may_share_a_cache(tmp_path: Path) -> None:
     """Arms that differ in name alone run at once, and give the same."""
     arms = tuple(replace(FRESH, label=f"arm {n}") for n in range(8))

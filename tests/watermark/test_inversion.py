@@ -123,7 +123,10 @@ def test_the_kind_of_prediction_changes_nothing(unet: UNet2DModel, noise: np.nda
         np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize(
+    "spacing",
+    ["leading", *(pytest.param(name, marks=pytest.mark.slow) for name in ("trailing", "linspace"))],
+)
 def test_refinements_make_the_inverse_exact(unet: UNet2DModel, noise: np.ndarray, spacing: str) -> None:
     """Each refinement brings the noise nearer to the sampler's, down to rounding, for every spacing."""
     scheduler = ddim(timestep_spacing=spacing, steps_offset=0)

@@ -90,6 +90,7 @@ def test_single_images_carry_the_mark(shape: tuple[int, int, int], kind: str) ->
     assert measure_presence(marked, KEY).p_value == p_value
 
 
+@pytest.mark.slow
 @pytest.mark.theory
 def test_set_p_values_are_valid_and_near_uniform_over_keys(digits: np.ndarray, coloured: np.ndarray) -> None:
     """On fixed unmarked sets, one, few and many images, with a reference or none, each level keeps its share."""

@@ -129,7 +129,7 @@ def test_payloads_are_right_or_none_in_heavy_noise() -> None:
 
 
 @pytest.mark.theory
-@pytest.mark.parametrize("n_bits", [0, 64])
+@pytest.mark.parametrize("n_bits", [pytest.param(0, marks=pytest.mark.slow), 64])
 def test_fit_at_one_alignment_is_uniform_over_keys(n_bits: int, landscapes: list[np.ndarray]) -> None:
     """At a fixed alignment the share of keys that fit as well is uniform, on pictures and on stripes alike."""
     stripes = np.tile(np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 256, 3), (256, 1, 1))
