@@ -272,6 +272,7 @@ def test_budget_reaches_the_border(here: Run) -> None:
 # --- pools ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_share_is_placed(here: Run, tmp_path: Path) -> None:
     """An interval and a number of images get a verdict for each bias, in words and in the document."""
     options = ["--share", "0.1,0.2,0.3", "--items", "100", "--sampling-bias", "0.3,1"]

@@ -113,6 +113,7 @@ def test_matching_can_be_forbidden_or_asked_for(tmp_path: Path, references: dict
     assert (matched["n_pool"], matched["n_real"], matched["n_synthetic"]) == (60, 100, 100)
 
 
+@pytest.mark.slow
 def test_references_of_another_size_are_named(tmp_path: Path, references: dict[str, str]) -> None:
     """A pool of larger images cannot be compared with small references: the floor alone remains, with the reason."""
     folder = tmp_path / "pool"
@@ -207,6 +208,7 @@ def test_bad_settings_are_named(tmp_path: Path, options: dict[str, object], mess
         audit(tmp_path, **options)
 
 
+@pytest.mark.slow
 def test_a_sample_can_be_matched(tmp_path: Path, references: dict[str, str]) -> None:
     """In a sample the estimate on files made alike shares its error with the floor's, as the others do."""
     write_mixed(tmp_path / "pool", 30, 30, seed=17)

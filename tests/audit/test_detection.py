@@ -126,6 +126,7 @@ def test_an_audit_takes_a_saved_detector(pools: Path, fitted: Path, tmp_path: Pa
     assert any("learnt from" in note for note in known["notes"])
 
 
+@pytest.mark.slow
 def test_threshold_by_stated_error(pools: Path, tmp_path: Path) -> None:
     """With --max-fpr the threshold is set on half of the held-out real references and counted on the others."""
     figures = fit_on_pools(spec(pools, tmp_path / "d", max_fpr=0.1))
@@ -136,6 +137,7 @@ def test_threshold_by_stated_error(pools: Path, tmp_path: Path) -> None:
         fit_on_pools(spec(pools, tmp_path / "e", max_fpr=0.001))
 
 
+@pytest.mark.slow
 def test_references_that_set_the_threshold_are_counted_nowhere(pools: Path, tmp_path: Path) -> None:
     """A threshold flags few of the references it was set on, so an audit and a trial leave them out too."""
     figures = fit_on_pools(spec(pools, tmp_path / "d", max_fpr=0.1))

@@ -229,6 +229,7 @@ def test_one_pool_under_two_calibrations(folder: Path) -> None:
     assert difference["lower"] < 0 < difference["upper"]
 
 
+@pytest.mark.slow
 def test_samples(folder: Path) -> None:
     """The draw is in the limits, which are wider than those of all items; no test is read off."""
     a = run(folder, "a", "sample_a", sample=30)

@@ -279,9 +279,11 @@ def test_a_stopped_driver_leaves_a_run_to_go_on_with(
     pool = write_pool(tmp_path / "pool", 32)
     for path in sorted(pool.iterdir())[8:]:
         path.rename(path.with_name(f"{path.stem}slow.jpg"))
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is ignored here is so in the child
     process = subprocess.Popen(
         command_of(pool, tmp_path / "run"), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    signal.signal(signal.SIGINT, ours)
     children = wait_for_part(process, tmp_path / "run")
     if number == signal.SIGINT:  # a terminal sends it to the whole group
         os.killpg(process.pid, number)

@@ -129,6 +129,7 @@ def test_parts_and_a_whole_run_exclude_each_other(pools: dict[str, str], tmp_pat
         read_part(spec_of(pools, run, shards="2/2"))
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_in_a_part(pools: dict[str, str], tmp_path: Path) -> None:
     """All parts have the settings of the first; workers and engine may differ."""
     read_part(spec_of(pools, tmp_path / "run", shards="1/2"))

@@ -126,6 +126,7 @@ def test_first_weights_are_rotations_between_normalised_coordinates() -> None:
     np.testing.assert_allclose(latent.mean(dim=0), 0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.theory
 def test_density_integrates_to_one(small: FlowGenerator) -> None:
     """Over a fine grid in the plane the density of the trained flow sums to 1."""

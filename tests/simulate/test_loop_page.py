@@ -305,6 +305,7 @@ def test_all_failed_is_a_page(tmp_path: Path) -> None:
     assert "0 generations" in done.page.text
 
 
+@pytest.mark.slow
 def test_many_arms_are_split_by_kind(tmp_path: Path) -> None:
     """Twelve arms give a chart per kind on one scale, named after the kind; a figure that few have stays one chart."""
     table = narrow(fake_table(TWELVE, n_seeds=2, n_generations=2), "frechet_distance", "flag_tpr")

@@ -260,6 +260,7 @@ def test_pool_without_synthetic_images_is_worth_itself() -> None:
         assert {each["ratio_stderr"] for each in row["ratio"].values()} == {0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_thresholds")
 def test_pool_that_may_be_all_synthetic() -> None:
     """Where the upper limit leaves no two real images, it has no ratio and the pool is not called admissible."""
@@ -323,6 +324,7 @@ def test_unbiased_samples_have_no_threshold(n_real: int) -> None:
     assert border["why"]
 
 
+@pytest.mark.slow
 def test_a_part_that_is_not_admissible_is_seen() -> None:
     """Between two admissible ends the ratio may dip below 1: next to no real images, anything does as well as they."""
     spec = MapSpec("", (20,), (20,), (0.3,), dim=20, effort=Effort(tolerance=0.02))

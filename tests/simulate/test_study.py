@@ -201,6 +201,7 @@ def test_steps_are_counted_once_each() -> None:
 # --- pools and thresholds -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pool_and_thresholds_stand_in_the_document(tmp_path: Path, forbid: Callable[[], None]) -> None:
     """A placed pool has a row per bias, thresholds one per bias and n_real, and both are remembered."""
     asked: dict[str, Any] = {"pool": MeasuredPool(11, 0.1, 0.2, 0.1, 0.95), "thresholds": True}

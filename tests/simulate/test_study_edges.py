@@ -143,13 +143,10 @@ def page(study: Any, out: Path) -> str:
     return write_study(study, out)[-1].read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pool",
-    [
-        MeasuredPool(40, 0.1, 0.2),
-        pytest.param(MeasuredPool(40, 0.1, 1.0, 0.5), marks=pytest.mark.slow),
-        pytest.param(MeasuredPool(40, 0.0, 1.0), marks=pytest.mark.slow),
-    ],
+    [MeasuredPool(40, 0.1, 0.2), MeasuredPool(40, 0.1, 1.0, 0.5), MeasuredPool(40, 0.0, 1.0)],
 )
 def test_pool_without_point_or_upper_ratio_has_a_page(pool: MeasuredPool, tmp_path: Path) -> None:
     """Where the point is withheld, or the upper limit leaves no real images, the page shows a dash."""

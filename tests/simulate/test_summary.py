@@ -177,6 +177,7 @@ def test_one_seed_and_one_generation_are_told_plainly() -> None:
     assert told_of(rows_of({("a", 0, 1): None})) == []
 
 
+@pytest.mark.slow
 @pytest.mark.coverage
 def test_no_clear_change_is_said_where_there_is_none() -> None:
     """Without a change, two standard errors over eight seeds call one as often as Student's t exceeds 2."""

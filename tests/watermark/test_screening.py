@@ -140,6 +140,7 @@ def test_unmarked_images_show_nothing_together(clean_images: list[np.ndarray]) -
     assert min(found.values()) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.theory
 def test_pooled_p_values_are_valid_over_random_payloads(clean_images: list[np.ndarray]) -> None:
     """On fixed unmarked images the p-value of each test alone is uniform over payloads, and the corrected one valid."""
