@@ -92,14 +92,14 @@ def test_limits_of_what_is_left_and_lost_hold(policy: AbstractPolicy) -> None:
 
 @pytest.mark.slow
 @pytest.mark.coverage
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
-def test_pool_is_inside_the_region_after_the_smallest_removal(share: float) -> None:
-    """Of 100 pools of 600 images, 95 or more are inside the region by their true counts wherever it is said so."""
+@pytest.mark.parametrize(("share", "n_reference"), [(0.1, 400), (0.3, 400), (0.6, 3200)])
+def test_pool_is_inside_the_region_after_the_smallest_removal(share: float, n_reference: int) -> None:
+    """Of 100 pools of 600 images, 95 or more are inside the region by their true counts, and are said to be."""
     rng = np.random.default_rng(round(100 * share))
     region = RatioRegion(0.08)
     inside = reached = 0
     for _ in range(100):
-        drawn = draw_pool(rng, share=share, separation=2.6)
+        drawn = draw_pool(rng, share=share, separation=2.6, n_reference=n_reference)
         cut, shortfall = smallest_cut(Ledger(drawn.pool, draws=5000, rng=rng), region)
         left = drawn.left(cut.gone)
         n_real = int((~cut.gone).sum()) - left
@@ -107,6 +107,27 @@ def test_pool_is_inside_the_region_after_the_smallest_removal(share: float) -> N
         inside += shortfall is not None or left <= 0.08 * n_real
     assert inside >= 95
     assert reached >= 95
+
+
+@pytest.mark.slow
+@pytest.mark.coverage
+def test_more_references_bring_pools_inside_that_fell_short() -> None:
+    """Where 400 references are too few for a pool of 60 %, with as many as are asked for most such pools are inside."""
+    rng = np.random.default_rng(60)
+    region = RatioRegion(0.08)
+    short = helped = 0
+    for _ in range(60):
+        drawn = draw_pool(rng, share=0.6, separation=2.6)
+        shortfall = smallest_cut(Ledger(drawn.pool, draws=5000, rng=rng), region)[1]
+        if shortfall is None:
+            continue
+        assert shortfall.most_left > shortfall.allowed
+        assert shortfall.needed_references is not None
+        more = draw_pool(rng, share=0.6, separation=2.6, n_reference=shortfall.needed_references)
+        short += 1
+        helped += smallest_cut(Ledger(more.pool, draws=5000, rng=rng), region)[1] is None
+    assert 20 <= short <= 50
+    assert helped > 0.6 * short
 
 
 def test_smallest_cut_removes_nothing_from_a_pool_inside() -> None:
