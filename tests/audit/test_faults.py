@@ -494,19 +494,22 @@ def kill_often(
     No worker dies twice in one life of the command: an item at hand at both deaths would be left out, rightly.
     """
     kills = lives = 0
+    finished = False
     while kills < n_kills:
         lives += 1
         assert lives < 4 * n_kills
         process = subprocess.Popen(
             words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        # once all is read no worker comes any more, and the command itself is struck
-        waiting = time.monotonic() + 2
-        while with_workers and time.monotonic() < waiting and process.poll() is None:
-            if children(process.pid):
-                break
-            time.sleep(0.02)
-        time.sleep(float(rng.uniform(0.2, 2.5 if with_workers else 5)))
+        if finished:  # all is read, no worker comes any more, and the command itself is struck before it ends
+            time.sleep(float(rng.uniform(0.05, 0.8)))
+        else:
+            waiting = time.monotonic() + 2
+            while with_workers and time.monotonic() < waiting and process.poll() is None:
+                if children(process.pid):
+                    break
+                time.sleep(0.02)
+            time.sleep(float(rng.uniform(0.2, 2.5 if with_workers else 5)))
         workers = children(process.pid)
         if workers and kills % 2 == 0:
             os.kill(int(rng.choice(workers)), signal.SIGKILL)
@@ -515,7 +518,7 @@ def kill_often(
         if process.poll() is None:
             process.kill()
             kills += 1
-        process.wait()
+        finished = process.wait() == 0 or finished
     return lives
 
 

@@ -292,7 +292,7 @@ def test_a_stopped_driver_leaves_a_run_to_go_on_with(
     _, said = process.communicate(timeout=60)
     assert len(children) > 3
     if number != signal.SIGKILL:
-        assert process.returncode == 130
+        assert process.returncode == 130, said
         assert said == "poolproof: interrupted; the same command continues\n"
     deadline = time.monotonic() + 10
     while any(map(is_running, children)) and time.monotonic() < deadline:
