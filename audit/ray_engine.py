@@ -7,6 +7,7 @@ Ray itself retries nothing: a task whose worker or node died is sent again from 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -161,12 +162,21 @@ class _Driver:
                         self.n_told = max(self.n_told, self.n_done + begun)
                         self.tick(self.n_told)
             finally:
-                for reference, (_, lane) in self.flights.items():
-                    if lane.actor is None:
-                        ray.cancel(reference, force=True)
-                for lane in (*self.free, *self.hired.values(), *(lane for _, lane in self.flights.values())):
-                    if lane.actor is not None:
-                        ray.kill(lane.actor)
+                self._dismiss()
+
+    def _dismiss(self) -> None:
+        """Ends what is still at work. That some of it has ended already must not hide why the call ends."""
+        import ray
+        from ray.exceptions import RayError
+
+        for reference, (_, lane) in self.flights.items():
+            if lane.actor is None:
+                with contextlib.suppress(RayError, TypeError, ValueError):
+                    ray.cancel(reference, force=True)
+        for lane in (*self.free, *self.hired.values(), *(lane for _, lane in self.flights.values())):
+            if lane.actor is not None:
+                with contextlib.suppress(RayError, TypeError, ValueError):
+                    ray.kill(lane.actor)
 
     def _hire(self, lane: _Lane) -> None:
         actor = lane.remote.remote(lane.shared)
