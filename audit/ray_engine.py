@@ -85,7 +85,8 @@ def run_on_ray(
     paths = (plan.path, evidence, Path(plan.meta["reader"]["root"]))
     needs = tuple(path for path in paths if path.exists())
     environment = {} if inherited else {"runtime_env": {"env_vars": ONE_THREAD}}
-    _Driver(_Job(plan, scorer, evidence, config_sha256, needs), todo, tick).work(workers, environment)
+    job = _Job(plan, scorer, evidence, config_sha256, needs)
+    _Driver(job, todo, tick, owned=inherited).work(workers, environment)
 
 
 def position_path(evidence: Path, index: int) -> Path:
@@ -118,6 +119,7 @@ class _Driver:
         hired: actors whose start is awaited.
         n_done: items of shards that are committed.
         n_told: the most items that progress was told of.
+        owned: whether Ray was started for this call, and ends with it.
     """
 
     job: _Job
@@ -130,6 +132,7 @@ class _Driver:
     hired: dict[Any, _Lane] = field(default_factory=dict)
     n_done: int = 0
     n_told: int = 0
+    owned: bool = False
 
     def work(self, workers: int | None, environment: Mapping[str, Any]) -> None:
         import ray
@@ -170,7 +173,8 @@ class _Driver:
         from ray.exceptions import RayError
 
         for reference, (_, lane) in self.flights.items():
-            if lane.actor is None:
+            # a Ray that was started for this call ends with it; to cancel a task as it completes can abort the process
+            if lane.actor is None and not self.owned:
                 with contextlib.suppress(RayError, TypeError, ValueError):
                     ray.cancel(reference, force=True)
         for lane in (*self.free, *self.hired.values(), *(lane for _, lane in self.flights.values())):
